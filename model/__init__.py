@@ -1,0 +1,146 @@
+"""Encoder-decoder models: `load` one, run it with its `Runner`, and speak to it with its `Tokenizer`.
+
+These are the package's public names; everything else may change.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from model.checkpoint import Checkpoint, CheckpointError
+from model.config import ModelConfig, UnsupportedModel
+from model.decoding.options import DecodingOptions
+from model.families import marian
+from model.runner import Arrival, Pending, Runner, StepResult
+from model.tokenizer import Detokenizer, Tokenizer
+from model.transformer import EncoderDecoder
+
+__all__ = [
+    "BUNDLED",
+    "Arrival",
+    "Card",
+    "CheckpointError",
+    "DecodingOptions",
+    "Detokenizer",
+    "Model",
+    "Pending",
+    "Precision",
+    "Runner",
+    "StepResult",
+    "Tokenizer",
+    "UnsupportedModel",
+    "load",
+]
+
+BUNDLED = Path(__file__).parent / "bundled" / "en-de"
+
+Precision = Literal["float32", "bfloat16", "float16"]
+
+
+@dataclass(frozen=True, slots=True)
+class Card:
+    """What a model can do, derived from its files.
+
+    Attributes:
+        defaults: the decoding fields that generation_config.json sets.
+        targets: {source language: target languages}, ISO 639 codes.
+        has_target_token: whether the target is chosen by a first source token.
+    """
+
+    name: str
+    architecture: str
+    parameters: int
+    max_source: int
+    max_target: int
+    defaults: dict[str, Any]
+    targets: dict[str, tuple[str, ...]]
+    has_target_token: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """A loaded checkpoint, ready to run."""
+
+    runner: Runner
+    tokenizer: Tokenizer
+    card: Card
+
+
+def load(
+    folder: Path,
+    *,
+    name: str | None = None,
+    device: str = "cpu",
+    precision: Precision = "float32",
+    slots: int = 64,
+    latent_bytes: int = 256 * 2**20,
+) -> Model:
+    """Load a checkpoint folder in Hugging Face's layout.
+
+    Args:
+        name: how clients call it; the folder's name by default.
+        slots: targets decoded together at most.
+        latent_bytes: bound of the latent cache.
+
+    Raises:
+        CheckpointError: a file is missing, damaged or pickled.
+        UnsupportedModel: the checkpoint needs something that is not served exactly.
+    """
+    checkpoint = Checkpoint(folder)
+    architecture = str(checkpoint.config.get("model_type"))
+    if architecture != "marian":
+        raise UnsupportedModel(f"{folder / 'config.json'}: model_type {architecture!r} is not supported")
+    try:
+        config = marian.config(checkpoint.config, checkpoint.generation)
+    except KeyError as error:
+        raise CheckpointError(f"{folder / 'config.json'} lacks {error}") from error
+    network = _network(checkpoint, config).to(device, getattr(torch, precision))
+    tokenizer = Tokenizer.open(checkpoint, vocabulary=config.vocabulary, eos=config.eos)
+    max_target = min(config.max_positions, checkpoint.generation.get("max_length", config.max_positions))
+    runner = Runner(network, rows=slots, max_target=max_target - 1, latent_bytes=latent_bytes)
+    card = Card(
+        name=name or folder.resolve().name,
+        architecture=architecture,
+        parameters=sum(parameter.numel() for parameter in network.parameters()),
+        max_source=runner.max_source,
+        max_target=runner.max_target,
+        defaults=_defaults(checkpoint.generation),
+        targets=_targets(checkpoint, tokenizer),
+        has_target_token=bool(tokenizer.target_codes),
+    )
+    return Model(runner, tokenizer, card)
+
+
+def _network(checkpoint: Checkpoint, config: ModelConfig) -> EncoderDecoder:
+    with torch.device("meta"):
+        network = EncoderDecoder(config)
+    names = {ours: marian.weight_name(ours) for ours in network.state_dict()}
+    shapes = {names[ours]: tensor.shape for ours, tensor in network.state_dict().items()}
+    shapes["final_logits_bias"] = torch.Size([1, config.vocabulary])
+    tensors = checkpoint.tensors(shapes, marian.DERIVED)
+    tensors["final_logits_bias"] = tensors["final_logits_bias"][0]
+    weights = {ours: tensors[theirs].float() for ours, theirs in names.items()}
+    network.load_state_dict(weights, assign=True)
+    network.requires_grad_(False)
+    network.make_positions()
+    return network
+
+
+_DEFAULTED = ("do_sample", "temperature", "top_k", "top_p", "repetition_penalty", "no_repeat_ngram_size")
+
+
+def _defaults(generation: dict[str, Any]) -> dict[str, Any]:
+    if generation.get("num_beams") not in (None, 1):
+        raise UnsupportedModel(
+            f"generation_config.json: num_beams {generation['num_beams']} is not supported yet; set it to 1"
+        )
+    return {key: generation[key] for key in _DEFAULTED if generation.get(key) is not None}
+
+
+def _targets(checkpoint: Checkpoint, tokenizer: Tokenizer) -> dict[str, tuple[str, ...]]:
+    published = checkpoint.read_json("tokenizer_config.json", default={})
+    sources = [code for code in str(published.get("source_lang") or "").split("+") if code]
+    targets = sorted(tokenizer.target_codes) or [str(published.get("target_lang") or "")]
+    return {s: tuple(t for t in targets if t and t != s) for s in sources}

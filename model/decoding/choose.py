@@ -1,0 +1,66 @@
+"""The choice of one token per row from filtered logits: the likeliest, or a draw."""
+
+import torch
+from torch import Tensor
+
+from model.decoding.rows import RowTable
+
+
+def sample(
+    logits: Tensor, temperature: Tensor, top_k: Tensor, top_p: Tensor, draws: Tensor
+) -> Tensor:
+    """Draw one token per row.
+
+    Args:
+        logits: [rows, vocabulary].
+        temperature, top_k, top_p, draws: [rows]; top_k 0 and top_p 1 keep all.
+
+    Returns:
+        Token ids [rows]: the first, from the likeliest down, whose cumulated probability exceeds
+        the draw. Temperature, then top-k, then top-p (Holtzman et al. 2020), as in transformers.
+    """
+    ordered, tokens = (logits / temperature[:, None]).sort(dim=1, descending=True, stable=True)
+    rank = torch.arange(ordered.shape[1], device=logits.device)
+    limit = torch.where(top_k > 0, top_k, ordered.shape[1])
+    ordered = ordered.masked_fill(rank >= limit[:, None], float("-inf"))
+    probability = ordered.softmax(1)
+    before = probability.cumsum(1) - probability
+    probability = probability.masked_fill((before >= top_p[:, None]) & (rank > 0), 0)
+    cumulated = probability.cumsum(1)
+    # The last kept token must stay reachable whatever rounding did to the sum.
+    wanted = torch.minimum(draws * cumulated[:, -1], cumulated[:, -1] * (1 - 1e-6))
+    index = (cumulated > wanted[:, None]).int().argmax(1, keepdim=True)
+    return tokens.gather(1, index).squeeze(1)
+
+
+def choose(
+    logits: Tensor, row_list: list[int], positions: list[int], table: RowTable
+) -> tuple[Tensor, Tensor]:
+    """Choose for each row as its options say.
+
+    Args:
+        logits: filtered, [rows, vocabulary].
+        positions: how many tokens each row has generated.
+
+    Returns:
+        Token ids [rows], and whether each row was healthy: an unhealthy one has a NaN or infinity.
+    """
+    best, tokens = logits.max(1)
+    healthy = best.isfinite()
+    sampling = [i for i, row in enumerate(row_list) if table.options[row].samples]
+    if sampling:
+        chosen = [row_list[i] for i in sampling]
+        options = [table.options[row] for row in chosen]
+        picked = torch.tensor(sampling, device=logits.device)
+
+        def column(values: list[float]) -> Tensor:
+            return torch.tensor(values, dtype=logits.dtype, device=logits.device)
+
+        tokens[picked] = sample(
+            logits[picked].nan_to_num(nan=0.0),
+            column([o.temperature for o in options]),
+            torch.tensor([o.top_k for o in options], device=logits.device),
+            column([o.top_p for o in options]),
+            column(table.draws(chosen, [positions[i] for i in sampling])),
+        )
+    return tokens, healthy

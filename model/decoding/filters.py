@@ -1,0 +1,50 @@
+"""Logit filters: each changes `logits` [rows, vocabulary] in place, all rows at once.
+
+They follow the logits processors of transformers in meaning and order, start token included.
+"""
+
+import torch
+from torch import Tensor
+
+from model.decoding.rows import RowTable
+
+_NEVER = float("-inf")
+
+
+def penalise_repetition(logits: Tensor, rows: Tensor, table: RowTable) -> None:
+    """Make tokens that a row has already generated less likely."""
+    penalty = table.repetition_penalty[rows][:, None]
+    history = table.history[rows]
+    scores = logits.gather(1, history)
+    logits.scatter_(1, history, torch.where(scores < 0, scores * penalty, scores / penalty))
+
+
+def forbid_repeated_ngrams(logits: Tensor, row: int, index: int, table: RowTable) -> None:
+    """Forbid in `logits[index]` what would complete an n-gram that `row` already holds."""
+    size, length = int(table.ngram[row]), int(table.lengths[row]) + 1
+    if length < size:
+        return
+    windows = table.history[row, :length].unfold(0, size, 1)
+    ending = table.history[row, length - size + 1 : length]
+    repeats = (windows[:, :-1] == ending).all(1)
+    logits[index, windows[repeats, -1]] = _NEVER
+
+
+def forbid_early_end(logits: Tensor, rows: Tensor, table: RowTable, eos: int) -> None:
+    """Forbid the end of a target that is shorter than its minimum."""
+    logits[table.lengths[rows] < table.min_lengths[rows], eos] = _NEVER
+
+
+def apply(
+    logits: Tensor, rows: Tensor, row_list: list[int], table: RowTable, eos: int, suppressed: Tensor
+) -> None:
+    """Apply every filter that any of these rows asks for."""
+    options = [table.options[row] for row in row_list]
+    if any(o.repetition_penalty != 1 for o in options):
+        penalise_repetition(logits, rows, table)
+    for index, row in enumerate(row_list):
+        if options[index].no_repeat_ngram_size:
+            forbid_repeated_ngrams(logits, row, index, table)
+    logits[:, suppressed] = _NEVER
+    if any(o.min_new_tokens for o in options):
+        forbid_early_end(logits, rows, table, eos)

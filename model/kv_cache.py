@@ -1,0 +1,137 @@
+"""KVCache: keys and values of running rows (self-attention) and of their sources (cross-attention)."""
+
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from model.config import ModelConfig
+from model.transformer import readable_bias
+
+LENGTH_STEP = 32  # reads are padded to it, so that a row's result never depends on its neighbours'
+
+
+def round_up(count: int, step: int) -> int:
+    """Return the smallest multiple of `step` that is at least `count`."""
+    return -(-count // step) * step
+
+
+@dataclass(slots=True)
+class _Source:
+    index: int
+    rows: int = 0  # that read it
+    is_clean: bool = True
+
+
+class KVCache:
+    """Two pools: rows, one per live hypothesis, and sources, one per distinct input.
+
+    A row names its source; rows with equal sources share it, and it is freed with its last row.
+    The pools are zeros, never uninitialised: a NaN in a masked column would still reach the output.
+    """
+
+    def __init__(
+        self, config: ModelConfig, rows: int, max_source: int, max_target: int,
+        dtype: torch.dtype, device: torch.device,
+    ) -> None:
+        layers, heads, head_dim = config.decoder_layers, config.decoder_heads, config.head_dim
+
+        def pool(capacity: int) -> Tensor:
+            length = round_up(capacity, LENGTH_STEP)
+            return torch.zeros(layers, rows, heads, length, head_dim, dtype=dtype, device=device)
+
+        self.row_keys, self.row_values = pool(max_target), pool(max_target)
+        self.source_keys, self.source_values = pool(max_source), pool(max_source)
+        self.source_lengths = torch.ones(rows, dtype=torch.long, device=device)
+        self.row_sources = torch.zeros(rows, dtype=torch.long, device=device)
+        self._free_sources = list(reversed(range(rows)))
+        self._sources: dict[Hashable, _Source] = {}
+        self._row_key: dict[int, Hashable] = {}
+
+    def holds(self, key: Hashable) -> bool:
+        """Whether the source `key` is already here, so that a new row may share it."""
+        return key in self._sources
+
+    def add_source(self, key: Hashable, keys_values: Sequence[tuple[Tensor, Tensor]]) -> None:
+        """Write one source's keys and values, [heads, length, head_dim] for each layer.
+
+        It stays until a row has been bound to it and the last such row is released.
+        """
+        index = self._free_sources.pop()
+        length = keys_values[0][0].shape[1]
+        for layer, (keys, values) in enumerate(keys_values):
+            self.source_keys[layer, index, :, :length] = keys
+            self.source_values[layer, index, :, :length] = values
+        self.source_lengths[index] = length
+        self._sources[key] = _Source(index)
+
+    def bind(self, row: int, key: Hashable) -> None:
+        """Let a free row read the source `key`."""
+        source = self._sources[key]
+        source.rows += 1
+        self._row_key[row] = key
+        self.row_sources[row] = source.index
+
+    def release(self, row: int, *, is_clean: bool = True) -> None:
+        """Free a row, and its source with its last row; what is not clean is overwritten by zeros."""
+        key = self._row_key.pop(row)
+        source = self._sources[key]
+        source.rows -= 1
+        source.is_clean &= is_clean
+        if not is_clean:
+            self.row_keys[:, row] = self.row_values[:, row] = 0
+        if not source.rows:
+            if not source.is_clean:
+                self.source_keys[:, source.index] = self.source_values[:, source.index] = 0
+            del self._sources[key]
+            self._free_sources.append(source.index)
+
+    def drop_unread(self) -> None:
+        """Free every source that no row is bound to."""
+        for key, source in list(self._sources.items()):
+            if not source.rows:
+                del self._sources[key]
+                self._free_sources.append(source.index)
+
+    def step(self, rows: Tensor, positions: Tensor) -> "StepMemory":
+        """Open the cache for one decode step of `rows` at `positions`, both [rows]."""
+        return StepMemory(self, rows, positions)
+
+    def __repr__(self) -> str:
+        rows, sources = self.row_keys.shape[1], self.source_keys.shape[1]
+        return f"<KVCache {len(self._row_key)}/{rows} rows, {len(self._sources)}/{sources} sources>"
+
+
+class StepMemory:
+    """The cache as one decode step sees it: a `Memory` of single positions."""
+
+    def __init__(self, cache: KVCache, rows: Tensor, positions: Tensor) -> None:
+        self._cache, self._rows, self._positions = cache, rows, positions
+        dtype = cache.row_keys.dtype
+        self._length = round_up(int(positions.max()) + 1, LENGTH_STEP)
+        self._bias = readable_bias(positions + 1, self._length, dtype)
+        self._sources = cache.row_sources[rows]
+        source_lengths = cache.source_lengths[self._sources]
+        self._source_length = round_up(int(source_lengths.max()), LENGTH_STEP)
+        self._source_bias = readable_bias(source_lengths, self._source_length, dtype)
+
+    def extend(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Write [rows, heads, 1, head_dim] at each row's position; returns all up to there."""
+        all_keys, all_values = self._cache.row_keys[layer], self._cache.row_values[layer]
+        all_keys[self._rows, :, self._positions] = keys.squeeze(2)
+        all_values[self._rows, :, self._positions] = values.squeeze(2)
+        return (
+            all_keys[:, :, : self._length].index_select(0, self._rows),
+            all_values[:, :, : self._length].index_select(0, self._rows),
+            self._bias,
+        )
+
+    def source(self, layer: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Return each row's source keys and values and their bias."""
+        keys, values = self._cache.source_keys[layer], self._cache.source_values[layer]
+        return (
+            keys[:, :, : self._source_length].index_select(0, self._sources),
+            values[:, :, : self._source_length].index_select(0, self._sources),
+            self._source_bias,
+        )

@@ -1,0 +1,56 @@
+"""LatentCache: encoder outputs kept for reuse, bounded in bytes, in front of the encoder."""
+
+from collections.abc import Callable, Sequence
+
+from cachetools import LRUCache
+from torch import Tensor
+
+Source = tuple[int, ...]
+
+
+def _bytes(latent: Tensor) -> int:
+    return latent.nbytes
+
+
+class LatentCache:
+    """Read-through and least recently used first: ask for latents, and what is missing is encoded.
+
+    A latent that is not finite is handed out once and never kept.
+    """
+
+    def __init__(self, encode: Callable[[Sequence[Source]], list[Tensor]], max_bytes: int) -> None:
+        """Bound the cache.
+
+        Args:
+            encode: distinct sources -> latents [length, width], in the same order.
+            max_bytes: of tensor data; 0 keeps nothing.
+        """
+        self._encode = encode
+        self._latents: LRUCache[Source, Tensor] = LRUCache(max_bytes, getsizeof=_bytes)
+        self.hits = 0
+        self.misses = 0
+
+    @property
+    def bytes(self) -> int:
+        """Tensor data held now."""
+        return int(self._latents.currsize)
+
+    def fetch(self, sources: Sequence[Source]) -> list[Tensor]:
+        """Return the latents [length, width] of `sources`; equal ones are encoded once."""
+        found = {s: self._latents[s] for s in dict.fromkeys(sources) if s in self._latents}
+        missing = [s for s in dict.fromkeys(sources) if s not in found]
+        encoded = dict(zip(missing, self._encode(missing), strict=True)) if missing else {}
+        for source, latent in encoded.items():
+            if latent.nbytes <= self._latents.maxsize and bool(latent.isfinite().all()):
+                self._latents[source] = latent
+        self.misses += len(missing)
+        self.hits += len(sources) - len(missing)
+        return [found[s] if s in found else encoded[s] for s in sources]
+
+    def clear(self) -> None:
+        """Forget every latent; the counts stay."""
+        self._latents.clear()
+
+    def __repr__(self) -> str:
+        size, limit = self.bytes, int(self._latents.maxsize)
+        return f"<LatentCache {len(self._latents)} latents, {size}/{limit} bytes>"

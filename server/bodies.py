@@ -1,0 +1,117 @@
+"""Request bodies, read within their limit and turned into verified fields with errors that help."""
+
+from typing import Any, TypeVar
+from urllib.parse import parse_qsl
+
+from fastapi import Request
+from pydantic import BaseModel, ValidationError
+from pydantic_core import from_json
+from starlette.exceptions import HTTPException
+from starlette.types import Message
+
+from server.errors import ClientGone, InvalidRequest, TooLarge, UnsupportedMedia
+
+Fields = TypeVar("Fields", bound=BaseModel)
+
+_FORM = "application/x-www-form-urlencoded"
+_MULTIPART = "multipart/form-data"
+_BOM = b"\xef\xbb\xbf"
+
+
+async def read_body(request: Request, max_bytes: int) -> bytes:
+    """Read a body of at most `max_bytes`; what is larger is refused before it has all arrived."""
+    encoding = request.headers.get("content-encoding", "identity")
+    if encoding != "identity":
+        raise UnsupportedMedia(f"Content-Encoding {encoding[:40]!r} is not read; send identity")
+    too_large = TooLarge(f"the body exceeds the limit of {max_bytes} bytes")
+    declared = request.headers.get("content-length", "0")
+    if declared.isdecimal() and int(declared) > max_bytes:
+        raise too_large
+    body = bytearray()
+    while True:
+        message = await request.receive()
+        if message["type"] == "http.disconnect":
+            raise ClientGone("the client left before its body had arrived")
+        body += message.get("body", b"")
+        if len(body) > max_bytes:
+            raise too_large
+        if not message.get("more_body", False):
+            return bytes(body)
+
+
+async def read_fields(request: Request, max_bytes: int) -> dict[str, Any]:
+    """Read a JSON object or a form, with query parameters beside it.
+
+    Raises:
+        InvalidRequest: not JSON in UTF-8, not an object, or a field sent twice.
+        TooLarge, UnsupportedMedia, ClientGone: as `read_body`.
+    """
+    body = await read_body(request, max_bytes)
+    query = _once(request.query_params.multi_items())
+    media = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if media == _FORM and not body.lstrip().startswith(b"{"):  # curl -d says form, whatever it sends
+        fields: dict[str, Any] = _once(parse_qsl(_text(body), keep_blank_values=True))
+    elif media == _MULTIPART:
+        fields = await _multipart(request, body)
+    elif body.strip():
+        fields = _json(body)
+    else:
+        fields = {}
+    return query | fields
+
+
+def validate(kind: type[Fields], fields: dict[str, Any]) -> Fields:
+    """Check fields against their schema; the error names the field and never repeats its value."""
+    try:
+        return kind.model_validate(fields)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False, include_context=False)[0]
+        # A union reports one error for each of its members, with the member's name at the end.
+        name = ".".join(str(part) for part in first["loc"] if not str(part).startswith("list["))
+        name = name.removesuffix(".str")
+        if first["type"] == "missing":
+            raise InvalidRequest(f"Invalid request: missing {name} parameter") from error
+        if first["type"] == "extra_forbidden":
+            known = ", ".join(kind.model_fields)
+            raise InvalidRequest(
+                f"Invalid request: {name[:100]!r} is not a field; known: {known}"
+            ) from error
+        raise InvalidRequest(f"Invalid request: {name}: {first['msg']}") from error
+
+
+def _text(body: bytes) -> str:
+    try:
+        return body.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise InvalidRequest("Invalid request: the body is not UTF-8") from error
+
+
+def _json(body: bytes) -> dict[str, Any]:
+    try:
+        fields = from_json(body.removeprefix(_BOM), allow_inf_nan=False)
+    except ValueError as error:
+        raise InvalidRequest(f"Invalid JSON format: {error}") from error
+    if not isinstance(fields, dict):
+        raise InvalidRequest("Invalid JSON format: send an object")
+    return fields
+
+
+def _once(items: list[tuple[str, str]]) -> dict[str, str]:
+    fields = {}
+    for name, value in items:
+        if name in fields:
+            raise InvalidRequest(f"{name[:40]!r} was sent twice; send JSON with a list for several")
+        # Browsers send forms with CR LF; JSON keeps its line ends.
+        fields[name] = value.replace("\r\n", "\n")
+    return fields
+
+
+async def _multipart(request: Request, body: bytes) -> dict[str, str]:
+    async def replay() -> Message:
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    try:
+        form = await Request(request.scope, replay).form(max_files=0)
+    except HTTPException as error:
+        raise InvalidRequest(f"Invalid request: {error.detail}") from error
+    return _once([(name, value) for name, value in form.multi_items() if isinstance(value, str)])

@@ -1,0 +1,149 @@
+"""`stele`: serve models over HTTP, or translate on the command line."""
+
+import logging
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from pydantic import ValidationError
+
+from server import __version__
+from server.settings import Settings, unknown_variables, variable
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Serve encoder-decoder Transformers: translation, and any text to text.",
+)
+
+
+def main() -> None:
+    """Run the command line."""
+    app()
+
+
+def _fail(message: str) -> typer.Exit:
+    typer.echo(f"stele: {message}", err=True)
+    return typer.Exit(2)
+
+
+def read_settings(**flags: Any) -> Settings:
+    """Combine flags with the environment; a flag that is not given leaves the variable in force.
+
+    Raises:
+        typer.Exit: code 2, after one line per mistake on standard error.
+    """
+    if unknown := unknown_variables():
+        known = ", ".join(variable(field) for field in Settings.model_fields)
+        raise _fail(f"{unknown[0]} is not a setting; known are {known}")
+    try:
+        return Settings(**{name: value for name, value in flags.items() if value is not None})
+    except ValidationError as error:
+        for each in error.errors(include_input=False):
+            field = str(each["loc"][0])
+            where = f"--{field.replace('_', '-')}" if flags.get(field) is not None else variable(field)
+            typer.echo(f"stele: {where}: {each['msg']}", err=True)
+        raise typer.Exit(2) from error
+
+
+def _help(field: str) -> str:
+    return f"{Settings.model_fields[field].description} [{variable(field)}]"
+
+
+Model = Annotated[Path | None, typer.Option(help=_help("model"))]
+Device = Annotated[str | None, typer.Option(help=_help("device"))]
+Precision = Annotated[str | None, typer.Option(help=_help("precision"))]
+Threads = Annotated[int | None, typer.Option(help=_help("threads"))]
+Slots = Annotated[int | None, typer.Option(help=_help("slots"))]
+
+
+@app.command()
+def serve(
+    host: Annotated[str | None, typer.Option(help=_help("http_host"))] = None,
+    port: Annotated[int | None, typer.Option(help=_help("http_port"))] = None,
+    model: Model = None,
+    device: Device = None,
+    precision: Precision = None,
+    threads: Threads = None,
+    slots: Slots = None,
+    source_tokens_per_tick: Annotated[
+        int | None, typer.Option(help=_help("source_tokens_per_tick"))
+    ] = None,
+    latent_cache_bytes: Annotated[int | None, typer.Option(help=_help("latent_cache_bytes"))] = None,
+    max_body_bytes: Annotated[int | None, typer.Option(help=_help("max_body_bytes"))] = None,
+    max_texts: Annotated[int | None, typer.Option(help=_help("max_texts"))] = None,
+    max_characters: Annotated[int | None, typer.Option(help=_help("max_characters"))] = None,
+    max_waiting_segments: Annotated[
+        int | None, typer.Option(help=_help("max_waiting_segments"))
+    ] = None,
+    request_timeout_s: Annotated[float | None, typer.Option(help=_help("request_timeout_s"))] = None,
+    drain_delay_s: Annotated[float | None, typer.Option(help=_help("drain_delay_s"))] = None,
+    cors_origin: Annotated[str | None, typer.Option(help=_help("cors_origin"))] = None,
+    log_level: Annotated[str | None, typer.Option(help=_help("log_level"))] = None,
+) -> None:
+    """Serve a model over HTTP. API keys are read from STELE_API_KEYS only."""
+    flags = locals()
+    flags["http_host"], flags["http_port"] = flags.pop("host"), flags.pop("port")
+    settings = read_settings(**flags)
+    _log_to_stderr(settings.log_level)
+    # PyTorch takes a second to import: not for --help, nor before the settings are known good.
+    from server.app import create_app
+    from server.process import run
+
+    raise typer.Exit(run(create_app(settings), settings))
+
+
+@app.command()
+def translate(
+    files: Annotated[
+        list[str] | None, typer.Argument(help="Files to translate; - or none reads standard input.")
+    ] = None,
+    source: Annotated[str, typer.Option("--from", "-f", help="Source language, or auto.")] = "auto",
+    target: Annotated[str, typer.Option("--to", "-t", help="Target language.")] = "de",
+    text: Annotated[
+        list[str] | None, typer.Option("--text", help="Translate this instead of files; repeatable.")
+    ] = None,
+    model: Model = None,
+    device: Device = None,
+    precision: Precision = None,
+    threads: Threads = None,
+    slots: Slots = None,
+) -> None:
+    """Translate files, text or standard input to standard output; no server is needed."""
+    flags = {"model": model, "device": device, "precision": precision, "threads": threads}
+    settings = read_settings(**flags, slots=slots)
+    _log_to_stderr("error")
+    from server.batch import translate_lines
+
+    try:
+        lines = text if text else _read_lines(files or ["-"])
+        translate_lines(settings, lines, source, target, sys.stdout)
+    except (ValueError, OSError) as error:
+        raise _fail(str(error)) from error
+    except BrokenPipeError:
+        os._exit(0)
+
+
+def _read_lines(files: list[str]) -> list[str]:
+    lines: list[str] = []
+    for name in files:
+        content = sys.stdin.read() if name == "-" else Path(name).read_text(encoding="utf-8")
+        lines += content.splitlines()
+    return lines
+
+
+@app.command()
+def version() -> None:
+    """Print the version."""
+    typer.echo(__version__)
+
+
+def _log_to_stderr(level: str) -> None:
+    logging.basicConfig(
+        level=level.upper(),
+        stream=sys.stderr,
+        format="%(asctime)s %(levelname)s %(name)s %(message)s",
+    )

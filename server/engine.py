@@ -1,0 +1,344 @@
+"""The one thread that runs a model. Everything before and after it is asyncio.
+
+What crosses its door is plain values: requests in, updates out; nothing mutable is shared.
+"""
+
+import itertools
+import logging
+import queue
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol, TypeVar
+
+from model import Arrival, DecodingOptions, StepResult
+from server.errors import Draining, QueueFull
+from server.generation import Finish, Generation
+from server.metrics import ModelMetrics
+from server.scheduler import Scheduler, Token
+
+logger = logging.getLogger(__name__)
+
+PROBE_PERIOD_S = 1.0
+
+_Item = TypeVar("_Item")
+_Result = TypeVar("_Result")
+
+
+class PendingStep(Protocol):
+    """A launched decode step."""
+
+    def result(self) -> StepResult:
+        """Wait for the step and return its outcome."""
+
+
+class Latents(Protocol):
+    """The counts of a latent cache."""
+
+    hits: int
+    misses: int
+
+    @property
+    def bytes(self) -> int:
+        """Tensor data held now."""
+
+
+class Runner(Protocol):
+    """What the engine needs from a model: token ids in, token ids out.
+
+    A call that raises leaves every row as it was, so that it can be repeated with fewer.
+    """
+
+    @property
+    def latents(self) -> Latents:
+        """The cache in front of the encoder."""
+
+    def admit(self, arrivals: Sequence[Arrival]) -> None:
+        """Let sources take free rows."""
+
+    def launch(self, rows: Sequence[int]) -> PendingStep:
+        """Decode one token in each of `rows`."""
+
+    def release(self, rows: Sequence[int]) -> None:
+        """Free rows."""
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One source to be continued into one target."""
+
+    source: tuple[int, ...]
+    options: DecodingOptions
+
+
+@dataclass(frozen=True, slots=True)
+class Timings:
+    """Seconds from acceptance; None for what did not happen."""
+
+    queue_s: float | None
+    first_token_s: float | None
+    total_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Update:
+    """What changed for one generation in one step; `finish` and `timings` come once, at its end."""
+
+    id: int
+    tokens: tuple[int, ...]
+    scores: tuple[float, ...]
+    finish: Finish | None = None
+    timings: Timings | None = None
+
+
+class Engine:
+    """Feeds scheduled generations to the runner and publishes their progress.
+
+    Guarantee: an accepted generation is published with `finish` set exactly once, whatever fails.
+    """
+
+    def __init__(
+        self,
+        runner: Runner,
+        scheduler: Scheduler,
+        publish: Callable[[Sequence[Update]], None],
+        metrics: ModelMetrics,
+        *,
+        probe: Request,
+        max_waiting: int,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Prepare the thread without starting it.
+
+        Args:
+            publish: called on the engine's thread, at most once a step, with all that changed.
+            probe: decoded for one step before the first request, and after a failure of every row
+                until it succeeds again; it decides `is_healthy`.
+            max_waiting: a submission is refused once this many generations wait for a slot.
+        """
+        self._runner = runner
+        self._scheduler = scheduler
+        self._publish = publish
+        self._metrics = metrics
+        self._probe_request = probe
+        self._max_waiting = max_waiting
+        self._clock = clock
+        self._door = threading.Lock()  # guards _held, _closed and the order of the inbox
+        self._held = 0
+        self._closed = False
+        self._ids = itertools.count(1)
+        self._inbox: queue.SimpleQueue[list[Generation] | list[int] | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
+        self._last_step_at: float | None = None
+        self.is_healthy = False
+        metrics.slots.set(scheduler.slots)
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether the thread runs."""
+        return self._thread.is_alive()
+
+    def start(self) -> None:
+        """Start the engine's thread."""
+        self._thread.start()
+
+    def submit(self, requests: Sequence[Request], timeout_s: float) -> list[int]:
+        """Accept `requests` as one group, all or none; safe from any thread.
+
+        An engine with less than `max_waiting` waiting accepts them however many they are.
+
+        Returns:
+            Their ids, in order.
+
+        Raises:
+            QueueFull: too many generations wait already.
+            Draining: `stop` was called, or the thread has died.
+        """
+        now = self._clock()
+        with self._door:
+            if self._closed:
+                raise Draining("the server is shutting down; retry on another instance", 1.0)
+            waiting = self._held - self._scheduler.slots
+            if waiting >= self._max_waiting:
+                raise QueueFull(f"{waiting} segments wait already; retry in 1 s", 1.0)
+            ids = [next(self._ids) for _ in requests]
+            self._inbox.put(
+                [
+                    Generation(
+                        id=identity,
+                        group=ids[0],
+                        source=request.source,
+                        options=request.options,
+                        max_new_tokens=request.options.max_new_tokens,
+                        deadline=now + timeout_s,
+                        accepted_at=now,
+                    )
+                    for identity, request in zip(ids, requests, strict=True)
+                ]
+            )
+            self._held += len(ids)
+        return ids
+
+    def cancel(self, ids: Sequence[int]) -> None:
+        """Give up generations; those that have ended already are not touched."""
+        self._inbox.put(list(ids))
+
+    def stop(self) -> None:
+        """Accept nothing more, end what was accepted, join the thread."""
+        with self._door:
+            self._closed = True
+            self._inbox.put(None)
+        if self._thread.ident is not None:
+            self._thread.join()
+
+    def _run(self) -> None:
+        try:
+            self._probe()
+            while self._take_inbox():
+                self._tick()
+        finally:  # however it ends, nobody is left waiting
+            with self._door:
+                self._closed = True
+            self._take_inbox(may_wait=False)
+            self._report(self._scheduler.clear(Finish.ERROR))
+
+    def _take_inbox(self, *, may_wait: bool = True) -> bool:
+        """Sleep while there is nothing to do; False once closed and drained."""
+        while not self._inbox.empty() or (may_wait and self._scheduler.idle and not self._closed):
+            if self._scheduler.idle:
+                self._last_step_at = None
+            try:
+                message = self._inbox.get(timeout=None if self.is_healthy else PROBE_PERIOD_S)
+            except queue.Empty:
+                self._probe()
+                continue
+            for each in message or ():
+                if isinstance(each, Generation):
+                    self._scheduler.add(each)
+                    self._metrics.source_tokens.inc(len(each.source))
+                else:
+                    self._report(self._scheduler.cancel([each]))
+        return not self._scheduler.idle
+
+    def _probe(self) -> None:
+        """Decode one token of the probe, while no row is in use."""
+        arrival = Arrival(0, self._probe_request.source, self._probe_request.options)
+        _, failed = self._isolated(self._runner.admit, [arrival])
+        if not failed:
+            _, failed = self._isolated(lambda rows: self._runner.launch(rows).result(), [0])
+            self._runner.release([0])
+        self.is_healthy = not failed
+
+    def _tick(self) -> None:
+        changed = self._scheduler.expire(self._clock())
+        self._release()
+        changed += self._admit()
+        if rows := list(self._scheduler.running):
+            changed += self._step(rows)
+        self._release()
+        self._report(changed)
+        self._measure()
+        if not self.is_healthy and self._scheduler.idle:
+            self._probe()
+
+    def _admit(self) -> list[Generation]:
+        """Encode newcomers; returns those that could not be."""
+        admitted = self._scheduler.admit(self._clock())
+        if not admitted:
+            return []
+        misses = self._runner.latents.misses
+        arrivals = [Arrival(slot, g.source, g.options) for slot, g in admitted.items()]
+        _, failed = self._isolated(self._runner.admit, arrivals)
+        if encoded := self._runner.latents.misses - misses:
+            self._metrics.encoder_batch_size.observe(encoded)
+        for generation in admitted.values():
+            if generation.admitted_at is not None:
+                self._metrics.queue_s.observe(generation.admitted_at - generation.accepted_at)
+        never_admitted = {arrival.row for arrival in failed}
+        ended = self._scheduler.fail([arrival.row for arrival in failed])
+        self._release(never_admitted)
+        return ended
+
+    def _step(self, rows: list[int]) -> list[Generation]:
+        """Decode one token in each of `rows`; returns what changed."""
+        done, failed = self._isolated(lambda some: self._runner.launch(some).result(), rows)
+        now = self._clock()
+        tokens = [
+            Token(*each)
+            for stepped, result in done
+            for each in zip(stepped, result.tokens, result.scores, result.healthy, strict=True)
+        ]
+        self.is_healthy = bool(tokens)
+        self._metrics.decoder_batch_size.observe(len(rows))
+        if self._last_step_at is not None:
+            self._metrics.inter_token_s.observe(now - self._last_step_at)
+        self._last_step_at = now
+        changed = self._scheduler.commit(tokens, now)
+        for generation in changed:
+            if generation.first_token_at == now:
+                self._metrics.time_to_first_token_s.observe(now - generation.accepted_at)
+        return changed + self._scheduler.fail(failed)
+
+    def _isolated(
+        self, call: Callable[[Sequence[_Item]], _Result], items: Sequence[_Item]
+    ) -> tuple[list[tuple[Sequence[_Item], _Result]], list[_Item]]:
+        """Call with all items, or with each alone where that raises; the one broad catch.
+
+        Returns:
+            What was called with success and its result, and the items that raise even alone.
+        """
+        try:
+            return [(items, call(items))], []
+        except Exception:
+            logger.exception("the model failed on %d rows", len(items))
+        if len(items) == 1:
+            return [], list(items)
+        done, failed = [], []
+        for item in items:
+            alone, raised = self._isolated(call, [item])
+            done += alone
+            failed += raised
+        return done, failed
+
+    def _release(self, never_admitted: set[int] | None = None) -> None:
+        vacated = self._scheduler.reclaim()
+        self._runner.release([slot for slot in vacated if slot not in (never_admitted or ())])
+
+    def _report(self, changed: Sequence[Generation]) -> None:
+        """Publish what is new about `changed`, each once."""
+        if not changed:
+            return
+        now = self._clock()
+        updates = [self._update(generation, now) for generation in dict.fromkeys(changed)]
+        self._metrics.target_tokens.inc(sum(len(update.tokens) for update in updates))
+        with self._door:
+            self._held -= sum(update.finish is not None for update in updates)
+        self._publish(updates)
+
+    @staticmethod
+    def _update(generation: Generation, now: float) -> Update:
+        seen, generation.published = generation.published, len(generation.target)
+        timings = None
+        if generation.finish is not None:
+
+            def since(moment: float | None) -> float | None:
+                return None if moment is None else moment - generation.accepted_at
+
+            admitted, first = since(generation.admitted_at), since(generation.first_token_at)
+            timings = Timings(admitted, first, now - generation.accepted_at)
+        tokens, scores = tuple(generation.target[seen:]), tuple(generation.scores[seen:])
+        return Update(generation.id, tokens, scores, generation.finish, timings)
+
+    def _measure(self) -> None:
+        metrics, latents = self._metrics, self._runner.latents
+        running = len(self._scheduler.running)
+        metrics.running.set(running)
+        metrics.slots_used.set(running)
+        metrics.waiting.set(self._scheduler.waiting)
+        metrics.latent_cache_bytes.set(latents.bytes)
+        metrics.count_latents(latents.hits, latents.misses)
+
+    def __repr__(self) -> str:
+        state = "closed" if self._closed else "open"
+        return f"<Engine {state}, {self._held} held, {self._scheduler!r}>"

@@ -1,0 +1,44 @@
+"""One target's progress through the engine; owned by the engine's thread alone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from model import DecodingOptions
+
+
+class Finish(Enum):
+    """Why a generation ended. Every accepted generation ends exactly once."""
+
+    STOP = "stop"  # the model said so
+    LENGTH = "length"
+    TIMEOUT = "timeout"
+    CANCELLED = "cancelled"
+    ERROR = "error"
+
+
+@dataclass(slots=True, eq=False)
+class Generation:
+    """Source token ids in, target token ids out.
+
+    `group` is what arrived together (one HTTP request): groups take turns, so that a long
+    document does not keep a short text waiting. Times are seconds on the engine's clock.
+    """
+
+    id: int
+    group: int
+    source: tuple[int, ...]
+    options: DecodingOptions
+    max_new_tokens: int
+    deadline: float
+    accepted_at: float
+    admitted_at: float | None = None
+    first_token_at: float | None = None
+    slot: int | None = None
+    target: list[int] = field(default_factory=list)
+    scores: list[float] = field(default_factory=list)
+    finish: Finish | None = None
+    published: int = 0  # tokens of `target` that others have seen

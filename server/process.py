@@ -1,0 +1,71 @@
+"""The HTTP process: uvicorn with our signals, our limits on idle connections, and an honest exit code."""
+
+import asyncio
+import logging
+import signal
+import sys
+from types import FrameType
+
+import uvicorn
+from fastapi import FastAPI
+
+from server.serving import Serving
+from server.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+_GRACE_S = 5.0  # beyond the request timeout, for answers to be written
+_SWITCH_INTERVAL_S = 0.0005  # the event loop must not wait 5 ms for the engine's thread, nor it
+
+
+class HttpServer(uvicorn.Server):
+    """Drains on the first SIGTERM or SIGINT, closes on the second, and ends by itself if loading fails."""
+
+    def __init__(self, config: uvicorn.Config, serving: Serving) -> None:
+        super().__init__(config)
+        self._serving = serving
+        self._drain_delay_s = serving.settings.drain_delay_s
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Refuse new work from now on; close the port after the drain delay.
+
+        uvicorn would raise the signal again once it has shut down; ending in order is success.
+        """
+        if self._serving.is_draining or not self._drain_delay_s:
+            self._serving.is_draining = True
+            self.should_exit = True
+            return
+        self._serving.is_draining = True
+        asyncio.get_running_loop().call_later(self._drain_delay_s, self._close)
+
+    def _close(self) -> None:
+        self.should_exit = True
+
+    async def on_tick(self, counter: int) -> bool:
+        """End when the signal came, or when no model can be served."""
+        return await super().on_tick(counter) or self._serving.failure is not None
+
+
+def run(app: FastAPI, settings: Settings) -> int:
+    """Serve `app` until a signal; returns the exit code."""
+    serving: Serving = app.state.serving
+    sys.setswitchinterval(_SWITCH_INTERVAL_S)
+    config = uvicorn.Config(
+        app,
+        host=settings.http_host,
+        port=settings.http_port,
+        http="h11",  # bounds headers at 64 KiB, and refuses a request without Host
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_keep_alive=75,
+        timeout_graceful_shutdown=int(settings.request_timeout_s + _GRACE_S),
+    )
+    server = HttpServer(config, serving)
+    server.run()
+    if serving.failure is not None:
+        return 1
+    return 0 if server.started else 3
+
+
+__all__ = ["HttpServer", "run", "signal"]

@@ -1,0 +1,161 @@
+"""Raw text-to-text in the shapes of text-generation-inference."""
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Depends, Request
+from fastapi.sse import EventSourceResponse, ServerSentEvent
+from pydantic import BaseModel, ConfigDict, Field
+
+from server.bodies import read_fields, validate
+from server.decoding_fields import DecodingFields
+from server.errors import InvalidRequest
+from server.routes.shared import Shared, authorise, body_of, refuse_while_draining
+from server.serving import Serving
+from server.streaming import event, events, while_connected
+from server.translator import Delta, Reading, Result, Token
+
+
+def speak_tgi(request: Request) -> None:
+    """Let failures of these routes look as text-generation-inference's clients expect."""
+    request.state.dialect = "tgi"
+
+
+router = APIRouter(tags=["generation"], dependencies=[Depends(speak_tgi)])
+
+_FINISH = {"stop": "eos_token", "length": "length", "stop_string": "stop_sequence"}
+
+
+class Parameters(DecodingFields):
+    """Our decoding fields; those of the original that cannot be served only at their neutral value."""
+
+    details: bool = False
+    return_full_text: Literal[False] | None = None
+    decoder_input_details: Literal[False] | None = None
+    watermark: Literal[False] | None = None
+    best_of: Literal[1] | None = None
+    frequency_penalty: Annotated[float, Field(ge=0, le=0)] | None = None
+    typical_p: Annotated[float, Field(ge=1, le=1)] | None = None
+    top_n_tokens: Literal[0] | None = None
+    truncate: None = None
+    grammar: None = None
+    adapter_id: None = None
+
+
+class GenerateRequest(BaseModel):
+    """One raw input; special tokens in it count as such."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    inputs: str = Field(min_length=1)
+    parameters: Parameters = Field(default_factory=Parameters)
+    model: str | None = Field(None, description="Which loaded model; the first by default.")
+    stream: Literal[False] | None = Field(None, description="Use /generate_stream to stream.")
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A request that may be submitted."""
+
+    parameters: Parameters
+    reading: Reading
+
+
+async def _prepare(request: Request, shared: Serving) -> Prepared:
+    refuse_while_draining(shared)
+    authorise(request, shared)
+    sent = await read_fields(request, shared.settings.max_body_bytes)
+    if isinstance(sent.get("parameters"), dict) and sent["parameters"].get("num_beams", 1) not in (1, None):
+        raise InvalidRequest("num_beams above 1 is not supported yet; leave it out or send 1")
+    fields = validate(GenerateRequest, sent)
+    reading = await shared.translator(fields.model).generate(
+        fields.inputs,
+        fields.parameters,
+        timeout_s=shared.settings.request_timeout_s,
+        wants_scores=True,
+    )
+    return Prepared(fields.parameters, reading)
+
+
+@router.post(
+    "/generate", summary="Generate from raw input", openapi_extra=body_of(GenerateRequest)
+)
+async def generate(request: Request, shared: Shared) -> dict[str, Any]:
+    """Answer `generated_text`, and `details` where asked for."""
+    prepared = await _prepare(request, shared)
+    tokens: list[Token] = []
+
+    async def work() -> Result:
+        async with prepared.reading as reading:
+            async for delta in reading.deltas():
+                tokens.extend(delta.tokens)
+            return reading.results()[0]
+
+    result = await while_connected(request, work())
+    answer: dict[str, Any] = {"generated_text": result.text}
+    if result.warnings:
+        answer["warnings"] = list(result.warnings)
+    if prepared.parameters.details:
+        listed = [_token(token) for token in tokens]
+        answer["details"] = {**_details(result, prepared), "prefill": [], "tokens": listed}
+    return answer
+
+
+def _token(token: Token) -> dict[str, Any]:
+    return {
+        "id": token.id,
+        "text": token.text,
+        "logprob": round(token.score, 6),
+        "special": token.is_special,
+    }
+
+
+def _details(result: Result, prepared: Prepared) -> dict[str, Any]:
+    return {
+        "finish_reason": _FINISH[result.finish],
+        "generated_tokens": result.usage.target_tokens,
+        "input_length": result.usage.source_tokens,
+        "seed": prepared.parameters.seed,
+    }
+
+
+async def _submitted(request: Request, shared: Shared) -> AsyncIterator[Prepared]:
+    """Submit before the first byte, while a status can still be sent; give up at the end."""
+    prepared = await _prepare(request, shared)
+    async with prepared.reading:
+        yield prepared
+
+
+@router.post(
+    "/generate_stream",
+    summary="Generate from raw input, streaming",
+    response_class=EventSourceResponse,
+    openapi_extra=body_of(GenerateRequest),
+)
+async def generate_stream(
+    request: Request, prepared: Annotated[Prepared, Depends(_submitted)]
+) -> AsyncIterator[ServerSentEvent]:
+    """Send one event a token; the last one carries `generated_text`, or one event an `error`."""
+    sent = 0
+    held: list[dict[str, Any]] = []  # the newest event: it becomes the last one at the end
+
+    def each(delta: Delta) -> list[ServerSentEvent]:
+        nonlocal sent
+        ready = []
+        for token in delta.tokens:
+            ready += [event(one) for one in held]
+            sent += 1
+            held[:] = [{"index": sent, "token": _token(token), "generated_text": None, "details": None}]
+        return ready
+
+    def last() -> list[ServerSentEvent]:
+        (result,) = prepared.reading.results()
+        end = {"id": 0, "text": "", "logprob": 0.0, "special": True}
+        final = held[0] if held else {"index": 1, "token": end}
+        final |= {"generated_text": result.text, "details": _details(result, prepared)}
+        return [event(final)]
+
+    deltas = prepared.reading.deltas()
+    async for one in events(request, deltas, each, last, event):
+        yield one

@@ -1,0 +1,75 @@
+"""Whether the server lives, is ready and what it runs: for orchestrators, people and scrapers."""
+
+from typing import Any
+
+from fastapi import APIRouter, Response
+from fastapi.responses import JSONResponse
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+
+from server import __version__
+from server.routes.shared import Shared
+
+router = APIRouter(tags=["operation"])
+
+
+def _either(path: str) -> dict[str, Any]:
+    return {"path": path, "methods": ["GET", "HEAD"], "operation_id": path.strip("/")}
+
+
+@router.api_route(**_either("/livez"), summary="Whether the process should go on living")
+async def livez(shared: Shared) -> JSONResponse:
+    """Answer 503 only when nothing but a restart helps; load never makes it fail."""
+    failed = shared.status == "failed"
+    return JSONResponse({"status": "failed" if failed else "ok"}, 503 if failed else 200)
+
+
+@router.api_route(**_either("/readyz"), summary="Whether new work is welcome")
+async def readyz(shared: Shared) -> JSONResponse:
+    """Answer 503 with the progress while the model loads, and while the server drains."""
+    status = shared.status
+    headers = {} if status == "ready" else {"Retry-After": "1"}
+    body = {"status": status, "progress": shared.progress}
+    return JSONResponse(body, 200 if status == "ready" else 503, headers)
+
+
+@router.api_route(**_either("/health"), summary="Readiness as LibreTranslate's and TGI's clients ask")
+async def health(shared: Shared) -> JSONResponse:
+    """Answer `{"status": "ok"}` when ready."""
+    status = shared.status
+    if status == "ready":
+        return JSONResponse({"status": "ok"})
+    return JSONResponse({"status": status, "error": status, "error_type": "healthcheck"}, 503)
+
+
+@router.get("/version", summary="The version that runs")
+async def version() -> dict[str, str]:
+    """Answer the version."""
+    return {"version": __version__}
+
+
+@router.get("/v1/models", summary="The loaded models")
+async def models(shared: Shared) -> dict[str, Any]:
+    """List models in OpenAI's shape, with what each can do."""
+    return {
+        "object": "list",
+        "data": [
+            {
+                "id": name,
+                "object": "model",
+                "created": 0,
+                "owned_by": "stele",
+                "architecture": translator.card.architecture,
+                "parameters": translator.card.parameters,
+                "max_source_tokens": translator.card.max_source,
+                "max_new_tokens": translator.card.max_target,
+                "directions": translator.card.targets,
+            }
+            for name, translator in shared.translators.items()
+        ],
+    }
+
+
+@router.get("/metrics", summary="Metrics for Prometheus", response_class=Response)
+async def metrics(shared: Shared) -> Response:
+    """Expose every metric in Prometheus' text format."""
+    return Response(generate_latest(shared.metrics.registry), media_type=CONTENT_TYPE_LATEST)

@@ -1,0 +1,256 @@
+"""Translation: LibreTranslate's dialect with our optional fields, and our stream beside it."""
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Depends, Request
+from fastapi.sse import EventSourceResponse, ServerSentEvent
+from pydantic import BaseModel, ConfigDict, Field
+
+from server.bodies import read_fields, validate
+from server.decoding_fields import DecodingFields
+from server.errors import InvalidRequest
+from server.routes.shared import Shared, authorise, body_of, refuse_while_draining
+from server.serving import Serving
+from server.streaming import event, events, while_connected
+from server.text.languages import Detection, english_name
+from server.translator import Delta, Reading, Result, Translator
+
+
+def speak_libretranslate(request: Request) -> None:
+    """Let failures of these routes look as LibreTranslate's clients expect."""
+    request.state.dialect = "libretranslate"
+
+
+router = APIRouter(tags=["translation"], dependencies=[Depends(speak_libretranslate)])
+native = APIRouter(tags=["translation"])
+
+
+class TranslateRequest(DecodingFields):
+    """LibreTranslate's fields, and our own."""
+
+    q: str | list[str] = Field(description="One text or several.")
+    source: str = Field(description="A language code, or auto.")
+    target: str
+    format: Literal["text", "html"] = "text"
+    alternatives: int = Field(0, ge=0)
+    api_key: str | None = None
+    secret: str | None = Field(None, description="Sent by LibreTranslate's own page; not used.")
+    model: str | None = Field(None, description="Which loaded model; the first by default.")
+    details: bool = Field(False, description="Adds finish reason, usage, timings and scores.")
+
+    @property
+    def texts(self) -> list[str]:
+        """The texts in order, also where only one was sent."""
+        return [self.q] if isinstance(self.q, str) else self.q
+
+
+class DetectRequest(BaseModel):
+    """LibreTranslate's fields."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    q: str
+    api_key: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A request that may be submitted."""
+
+    fields: TranslateRequest
+    translator: Translator
+    reading: Reading
+
+
+async def _prepare(request: Request, shared: Serving) -> Prepared:
+    """Read, verify and tokenise; nothing is submitted yet."""
+    refuse_while_draining(shared)
+    sent = await read_fields(request, shared.settings.max_body_bytes)
+    key = sent.get("api_key")
+    authorise(request, shared, key if isinstance(key, str) else None)
+    for name in ("q", "source", "target"):
+        if sent.get(name) in (None, "", []):
+            raise InvalidRequest(f"Invalid request: missing {name} parameter")
+    fields = validate(TranslateRequest, sent)
+    _refuse_unsupported(fields)
+    translator = shared.translator(fields.model)
+    reading = await translator.translate(
+        fields.texts,
+        fields.source,
+        fields.target,
+        fields,
+        timeout_s=shared.settings.request_timeout_s,
+        wants_scores=fields.details,
+    )
+    request.state.log = {"model": translator.card.name, "texts": len(fields.texts)}
+    return Prepared(fields, translator, reading)
+
+
+def _refuse_unsupported(fields: TranslateRequest) -> None:
+    if fields.format == "html":
+        raise InvalidRequest("html format is not supported yet; send format text")
+    if fields.alternatives > 0:
+        raise InvalidRequest("alternatives above 0 are not supported yet; leave them out or send 0")
+
+
+@router.post(
+    "/translate",
+    summary="Translate one text or several",
+    openapi_extra=body_of(TranslateRequest, "application/x-www-form-urlencoded"),
+)
+async def translate(request: Request, shared: Shared) -> dict[str, Any]:
+    """Answer `translatedText`: a string for a string, a list for a list."""
+    prepared = await _prepare(request, shared)
+
+    async def work() -> list[Result]:
+        async with prepared.reading as reading:
+            return await reading.collect()
+
+    results = await while_connected(request, work())
+    return _answer(prepared.fields, results)
+
+
+def _answer(fields: TranslateRequest, results: list[Result]) -> dict[str, Any]:
+    def one_or_all(values: list[Any]) -> Any:
+        return values[0] if isinstance(fields.q, str) else values
+
+    answer: dict[str, Any] = {"translatedText": one_or_all([result.text for result in results])}
+    if fields.source == "auto":
+        answer["detectedLanguage"] = one_or_all([detected_language(r.detected) for r in results])
+    warnings = [
+        warning if isinstance(fields.q, str) else f"text {index}: {warning}"
+        for index, result in enumerate(results)
+        for warning in result.warnings
+    ]
+    if warnings:
+        answer["warnings"] = warnings
+    if fields.details:
+        answer["details"] = one_or_all([details(result) for result in results])
+    return answer
+
+
+def detected_language(detection: Detection | None) -> dict[str, Any]:
+    """Describe a detection as LibreTranslate does: confidence from 0 to 100."""
+    assert detection is not None
+    return {"confidence": round(100 * detection.confidence, 1), "language": detection.language}
+
+
+def details(result: Result) -> dict[str, Any]:
+    """Describe how a text was generated."""
+    return {**_summary(result), "scores": [round(score, 6) for score in result.scores]}
+
+
+def _summary(result: Result) -> dict[str, Any]:
+    timings = result.timings
+    return {
+        "finishReason": "stop" if result.finish == "stop_string" else result.finish,
+        "usage": {
+            "sourceTokens": result.usage.source_tokens,
+            "targetTokens": result.usage.target_tokens,
+        },
+        "timings": {
+            "queueSeconds": timings.queue_s,
+            "firstTokenSeconds": timings.first_token_s,
+            "totalSeconds": timings.total_s,
+        },
+    }
+
+
+async def _submitted(request: Request, shared: Shared) -> AsyncIterator[Prepared]:
+    """Submit before the first byte, while a status can still be sent; give up at the end."""
+    prepared = await _prepare(request, shared)
+    if not isinstance(prepared.fields.q, str):
+        raise InvalidRequest("Invalid request: q must be one text to be streamed")
+    async with prepared.reading:
+        yield prepared
+
+
+@native.post(
+    "/translate/stream",
+    summary="Translate one text, streaming",
+    response_class=EventSourceResponse,
+    openapi_extra=body_of(TranslateRequest),
+)
+async def stream(
+    request: Request, prepared: Annotated[Prepared, Depends(_submitted)]
+) -> AsyncIterator[ServerSentEvent]:
+    """Send `delta` events, then one `done` or one `error`; a stream without either has failed."""
+
+    def each(delta: Delta) -> list[ServerSentEvent]:
+        data = {"text": delta.text, "segment": delta.segment}
+        return [event(data, "delta")] if delta.text else []
+
+    def last() -> list[ServerSentEvent]:
+        (result,) = prepared.reading.results()
+        data: dict[str, Any] = {"translatedText": result.text, **_summary(result)}
+        if result.detected:
+            data["detectedLanguage"] = detected_language(result.detected)
+        if result.warnings:
+            data["warnings"] = list(result.warnings)
+        if prepared.fields.details:
+            data["scores"] = [round(score, 6) for score in result.scores]
+        return [event(data, "done")]
+
+    deltas = prepared.reading.deltas()
+    async for one in events(request, deltas, each, last, lambda body: event(body, "error")):
+        yield one
+
+
+@router.get("/languages", summary="The languages that can be translated")
+async def languages(shared: Shared) -> list[dict[str, Any]]:
+    """List each source language with its targets, as LibreTranslate does."""
+    shared.translator()  # an empty list would say that nothing is served
+    targets: dict[str, set[str]] = {}
+    for translator in shared.translators.values():
+        for source, codes in translator.card.targets.items():
+            targets.setdefault(source, set()).update(codes)
+    return [
+        {"code": code, "name": english_name(code), "targets": sorted({code, *targets[code]})}
+        for code in sorted(targets)
+    ]
+
+
+@router.post(
+    "/detect",
+    summary="Tell which language a text is in",
+    openapi_extra=body_of(DetectRequest, "application/x-www-form-urlencoded"),
+)
+async def detect(request: Request, shared: Shared) -> list[dict[str, Any]]:
+    """List the loaded languages by likelihood, confidence from 0 to 100."""
+    refuse_while_draining(shared)
+    sent = await read_fields(request, shared.settings.max_body_bytes)
+    key = sent.get("api_key")
+    authorise(request, shared, key if isinstance(key, str) else None)
+    if sent.get("q") in (None, ""):
+        raise InvalidRequest("Invalid request: missing q parameter")
+    fields = validate(DetectRequest, sent)
+    translator = shared.translator()
+    translator.verify_size([fields.q])
+    found = [d for d in translator.detect(fields.q)[:3] if d.confidence >= 0.01]
+    return [detected_language(d) for d in found or translator.detect(fields.q)[:1]]
+
+
+@router.get("/frontend/settings", summary="What LibreTranslate's clients ask first")
+async def frontend_settings(shared: Shared) -> dict[str, Any]:
+    """Describe this server's limits and features."""
+    return {
+        "apiKeys": shared.keys.are_required,
+        "charLimit": shared.settings.max_characters,
+        "filesTranslation": False,
+        "frontendTimeout": 500,
+        "keyRequired": shared.keys.are_required,
+        "language": {
+            "source": {"code": "auto", "name": "Auto Detect"},
+            "target": _default_target(shared),
+        },
+        "suggestions": False,
+        "supportedFilesFormat": [],
+    }
+
+
+def _default_target(shared: Serving) -> dict[str, str]:
+    codes = [code for t in shared.translators.values() for code in t.languages]
+    code = next((code for code in codes if code != "en"), "en")
+    return {"code": code, "name": english_name(code)}

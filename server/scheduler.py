@@ -1,0 +1,156 @@
+"""Who runs next. Pure bookkeeping: no torch, no threads, no clock of its own."""
+
+import heapq
+from collections import OrderedDict, deque
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+from server.generation import Finish, Generation
+
+
+class Token(NamedTuple):
+    """What one decode step gave one slot."""
+
+    slot: int
+    token: int
+    score: float
+    is_healthy: bool
+
+
+class Scheduler:
+    """Fair turns among groups, first come first served within one, over a fixed number of slots.
+
+    A slot that is vacated stays out of use until `reclaim` hands it out to be cleaned.
+    """
+
+    def __init__(self, slots: int, eos: int, source_tokens_per_tick: int) -> None:
+        self.slots = slots
+        self.running: dict[int, Generation] = {}  # by slot
+        self._eos = eos
+        self._source_tokens_per_tick = source_tokens_per_tick
+        self._free = list(reversed(range(slots)))
+        self._vacated: list[int] = []
+        self._waiting: OrderedDict[int, deque[Generation]] = OrderedDict()  # by group
+        self._alive: dict[int, Generation] = {}  # by id, waiting and running
+        self._deadlines: list[tuple[float, int]] = []  # heap; ids that ended are skipped
+
+    @property
+    def idle(self) -> bool:
+        """Nothing waits, nothing runs, and no slot is left to reclaim."""
+        return not self._alive and not self._vacated
+
+    @property
+    def waiting(self) -> int:
+        """How many hold no slot yet."""
+        return len(self._alive) - len(self.running)
+
+    def add(self, generation: Generation) -> None:
+        """Queue `generation` behind the others of its group."""
+        self._alive[generation.id] = generation
+        self._waiting.setdefault(generation.group, deque()).append(generation)
+        heapq.heappush(self._deadlines, (generation.deadline, generation.id))
+
+    def admit(self, now: float) -> dict[int, Generation]:
+        """Give free slots to waiting generations, one of each group in turn.
+
+        At least one is admitted where a slot is free; the rest only while their source tokens
+        together stay within the budget of a tick, so that encoding never stalls those who run.
+        """
+        admitted: dict[int, Generation] = {}
+        budget = self._source_tokens_per_tick
+        while self._free and self._waiting:
+            group, queue = next(iter(self._waiting.items()))
+            if queue[0].finish is not None:
+                self._drop_first(group)
+                continue
+            budget -= len(queue[0].source)
+            if budget < 0 and admitted:
+                break
+            generation = self._drop_first(group)
+            generation.slot, generation.admitted_at = self._free.pop(), now
+            admitted[generation.slot] = generation
+            if group in self._waiting:
+                self._waiting.move_to_end(group)
+        self.running |= admitted
+        return admitted
+
+    def commit(self, tokens: Iterable[Token], now: float) -> list[Generation]:
+        """Record one decode step; returns every generation that gained a token or ended."""
+        changed = []
+        for slot, token, score, is_healthy in tokens:
+            generation = self.running[slot]
+            changed.append(generation)
+            if not is_healthy:
+                self._end(generation, Finish.ERROR)
+                continue
+            if generation.first_token_at is None:
+                generation.first_token_at = now
+            if token == self._eos:
+                self._end(generation, Finish.STOP)
+                continue
+            generation.target.append(token)
+            generation.scores.append(score)
+            if len(generation.target) >= generation.max_new_tokens:
+                self._end(generation, Finish.LENGTH)
+        return changed
+
+    def cancel(self, ids: Iterable[int]) -> list[Generation]:
+        """End what its client gave up, running or waiting; returns what was ended now."""
+        return self._end_all((self._alive[i] for i in ids if i in self._alive), Finish.CANCELLED)
+
+    def fail(self, slots: Sequence[int]) -> list[Generation]:
+        """End what runs in `slots` because the model raised."""
+        return self._end_all((self.running[slot] for slot in slots), Finish.ERROR)
+
+    def expire(self, now: float) -> list[Generation]:
+        """End everything whose deadline has come, running or waiting."""
+        expired = []
+        while self._deadlines and self._deadlines[0][0] <= now:
+            _, identity = heapq.heappop(self._deadlines)
+            if identity in self._alive:
+                expired.append(self._alive[identity])
+        return self._end_all(expired, Finish.TIMEOUT)
+
+    def clear(self, finish: Finish) -> list[Generation]:
+        """End everything with `finish`."""
+        return self._end_all(list(self._alive.values()), finish)
+
+    def reclaim(self) -> list[int]:
+        """Return the slots vacated since the last call; from now on they are free."""
+        vacated, self._vacated = self._vacated, []
+        self._free += vacated
+        return vacated
+
+    def _end_all(self, generations: Iterable[Generation], finish: Finish) -> list[Generation]:
+        ended = list(generations)
+        for generation in ended:
+            self._end(generation, finish)
+        return ended
+
+    def _end(self, generation: Generation, finish: Finish) -> None:
+        generation.finish = finish
+        del self._alive[generation.id]
+        if generation.slot is not None:
+            del self.running[generation.slot]
+            self._vacated.append(generation.slot)
+        else:
+            self._forget_waiting(generation.group)
+
+    def _forget_waiting(self, group: int) -> None:
+        """Drop a group whose every waiting generation has ended; others are skipped by `admit`."""
+        queue = self._waiting[group]
+        while queue and queue[0].finish is not None:
+            queue.popleft()
+        if not queue:
+            del self._waiting[group]
+
+    def _drop_first(self, group: int) -> Generation:
+        queue = self._waiting[group]
+        generation = queue.popleft()
+        if not queue:
+            del self._waiting[group]
+        return generation
+
+    def __repr__(self) -> str:
+        running, free = len(self.running), len(self._free)
+        return f"<Scheduler {running} running, {self.waiting} waiting, {free} free>"

@@ -1,0 +1,79 @@
+"""Every knob of the server, read once at start."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, SecretStr, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+PREFIX = "STELE_"
+_INJECTED = ("STELE_PORT", "STELE_SERVICE_")  # by Kubernetes, for a service called stele
+
+
+class Settings(BaseSettings):
+    """Read from STELE_* environment variables; units are in the names."""
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="forbid")
+
+    http_host: str = Field("127.0.0.1", description="Address to listen on.")
+    http_port: int = Field(8000, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
+    model: Path | None = Field(None, description="Checkpoint folder; the bundled one by default.")
+    device: str = Field("cpu", pattern=r"^(cpu|cuda(:\d+)?)$", description="cpu, cuda or cuda:N.")
+    precision: Literal["float32", "bfloat16", "float16"] = Field(
+        "float32", description="Of weights and activations."
+    )
+    threads: int | None = Field(None, ge=1, description="CPU threads of the model; PyTorch's choice.")
+    slots: int = Field(64, ge=1, le=1024, description="Targets decoded together.")
+    source_tokens_per_tick: int = Field(
+        2048, ge=1, description="Source tokens encoded between two decode steps, one source at least."
+    )
+    latent_cache_bytes: int = Field(256 * 2**20, ge=0, description="Encoder outputs kept for reuse.")
+    max_body_bytes: int = Field(2 * 2**20, ge=1, description="Of a request body.")
+    max_texts: int = Field(1000, ge=1, description="Texts in one request.")
+    max_characters: int = Field(20_000, ge=1, description="Characters in one text.")
+    max_waiting_segments: int = Field(
+        8192, ge=1, description="Segments waiting for a slot before new work is refused with 429."
+    )
+    request_timeout_s: float = Field(60.0, gt=0, le=3600, description="Accepted to answered.")
+    drain_delay_s: float = Field(
+        0.0, ge=0, le=3600, description="From SIGTERM to closing the port; new work gets 503 meanwhile."
+    )
+    api_keys: Annotated[frozenset[SecretStr], NoDecode] = Field(
+        frozenset(), description="Comma-separated; empty: no key is needed."
+    )
+    cors_origin: Annotated[tuple[str, ...], NoDecode] = Field(
+        (), description="Comma-separated origins that browsers may call from; * for all."
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", description="Of the log on standard error."
+    )
+
+    @field_validator("api_keys", "cors_origin", mode="before")
+    @classmethod
+    def _split_commas(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            return [part.strip() for part in value.split(",") if part.strip()]
+        return value
+
+
+def variable(field: str) -> str:
+    """Return the environment variable of a field."""
+    return PREFIX + field.upper()
+
+
+def unknown_variables(environment: Mapping[str, str] | None = None) -> list[str]:
+    """Return the STELE_* variables that no setting reads, misspelt ones most likely."""
+    known = {variable(field) for field in Settings.model_fields}
+    names = (os.environ if environment is None else environment).keys()
+    return sorted(
+        name
+        for name in names
+        if name.startswith(PREFIX) and name not in known and not _is_injected(name)
+    )
+
+
+def _is_injected(name: str) -> bool:
+    port, service = _INJECTED
+    return name == port or name.startswith((port + "_", service))

@@ -1,0 +1,91 @@
+"""Deltas as server-sent events, and the watcher that gives up what nobody waits for any more."""
+
+import asyncio
+import json
+import logging
+from collections.abc import AsyncIterator, Callable, Coroutine
+from typing import Any, TypeVar
+
+from fastapi import Request
+from fastapi.sse import ServerSentEvent
+
+from server.errors import (
+    ClientGone,
+    DeadlineExceeded,
+    Draining,
+    GenerationFailed,
+    ServiceError,
+)
+from server.problems import problem
+from server.translator import Delta
+
+logger = logging.getLogger(__name__)
+
+_Answer = TypeVar("_Answer")
+
+
+def event(data: dict[str, Any], name: str | None = None) -> ServerSentEvent:
+    """Return one event with compact JSON in one line."""
+    text = json.dumps(data, ensure_ascii=False, separators=(",", ":"))
+    return ServerSentEvent(raw_data=text, event=name)
+
+
+def outcome(error: ServiceError) -> str:
+    """Return how a stream that ends with `error` is counted."""
+    if isinstance(error, DeadlineExceeded):
+        return "expired"
+    return "rejected" if isinstance(error, Draining) else "failed"
+
+
+async def events(
+    request: Request,
+    deltas: AsyncIterator[Delta],
+    each: Callable[[Delta], list[ServerSentEvent]],
+    last: Callable[[], list[ServerSentEvent]],
+    failed: Callable[[dict[str, Any]], ServerSentEvent],
+) -> AsyncIterator[ServerSentEvent]:
+    """Yield the events of every delta, then `last`'s, or one made by `failed`.
+
+    The status has gone out before, so that a client can tell a failure only by its event: whatever
+    is raised becomes one.
+    """
+    request.state.outcome = "cancelled"  # unless it is read to its end
+    try:
+        async for delta in deltas:
+            for one in each(delta):
+                yield one
+        for one in last():
+            yield one
+        request.state.outcome = "ok"
+    except ServiceError as error:
+        request.state.error, request.state.outcome = error, outcome(error)
+        yield failed(problem(error, request))
+    except Exception:
+        logger.exception("a stream failed")
+        error = GenerationFailed("something failed in the server; its log has more")
+        request.state.error, request.state.outcome = error, "failed"
+        yield failed(problem(error, request))
+
+
+async def while_connected(request: Request, work: Coroutine[Any, Any, _Answer]) -> _Answer:
+    """Do `work`, but give it up when the client leaves; the request's body must have been read.
+
+    Raises:
+        ClientGone: the client left first; `work` has been cancelled.
+    """
+    working = asyncio.ensure_future(work)
+    watching = asyncio.ensure_future(_departure(request))
+    try:
+        await asyncio.wait({working, watching}, return_when=asyncio.FIRST_COMPLETED)
+        if working.done():
+            return working.result()
+        raise ClientGone("the client left before its answer was ready")
+    finally:
+        for task in (working, watching):
+            task.cancel()
+        await asyncio.gather(working, watching, return_exceptions=True)
+
+
+async def _departure(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass

@@ -1,0 +1,1 @@
+"""What text is made of before it is tokens: segments and languages."""

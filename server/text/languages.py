@@ -1,0 +1,38 @@
+"""Languages: their names, and which one a text is in."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import langcodes
+from py3langid.langid import MODEL_FILE, LanguageIdentifier
+
+
+def english_name(code: str) -> str:
+    """Return a language's name in English, `German` for `de`."""
+    return langcodes.Language.get(code).display_name()
+
+
+@dataclass(frozen=True, slots=True)
+class Detection:
+    """A language and how sure the detector is, 0 to 1."""
+
+    language: str
+    confidence: float
+
+
+class LanguageDetector:
+    """Tells which of a few languages a text is in; it never answers another one."""
+
+    def __init__(self, languages: Iterable[str]) -> None:
+        """Restrict the answers to `languages`; one that the identifier does not know is never named."""
+        self._languages = sorted(languages)
+        self._identifier = LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=True)
+        known = set(self._identifier.labels)
+        self._identifier.set_languages([code for code in self._languages if code in known])
+
+    def rank(self, text: str) -> list[Detection]:
+        """Return the languages by likelihood, best first; English or the first where nothing tells."""
+        if not any(map(str.isalpha, text)):
+            fallback = "en" if "en" in self._languages else self._languages[0]
+            return [Detection(fallback, 0.0)]
+        return [Detection(code, float(p)) for code, p in self._identifier.rank(text)]

@@ -1,0 +1,1 @@
+"""How the bundled checkpoints are made: one command from parallel text to `model/bundled`."""
