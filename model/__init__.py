@@ -1,4 +1,4 @@
-"""Encoder-decoder models: `load` one, run it with its `Runner`, and speak to it with its `Tokenizer`.
+"""Encoder-decoder models: `load` one, run it with its `Runner`, speak through its `Tokenizer`.
 
 These are the package's public names; everything else may change.
 """
@@ -91,14 +91,18 @@ def load(
     checkpoint = Checkpoint(folder)
     architecture = str(checkpoint.config.get("model_type"))
     if architecture != "marian":
-        raise UnsupportedModel(f"{folder / 'config.json'}: model_type {architecture!r} is not supported")
+        raise UnsupportedModel(
+            f"{folder / 'config.json'}: model_type {architecture!r} is not supported"
+        )
     try:
         config = marian.config(checkpoint.config, checkpoint.generation)
     except KeyError as error:
         raise CheckpointError(f"{folder / 'config.json'} lacks {error}") from error
     network = _network(checkpoint, config).to(device, getattr(torch, precision))
     tokenizer = Tokenizer.open(checkpoint, vocabulary=config.vocabulary, eos=config.eos)
-    max_target = min(config.max_positions, checkpoint.generation.get("max_length", config.max_positions))
+    max_target = min(
+        config.max_positions, checkpoint.generation.get("max_length", config.max_positions)
+    )
     runner = Runner(network, rows=slots, max_target=max_target - 1, latent_bytes=latent_bytes)
     card = Card(
         name=name or folder.resolve().name,
@@ -128,13 +132,21 @@ def _network(checkpoint: Checkpoint, config: ModelConfig) -> EncoderDecoder:
     return network
 
 
-_DEFAULTED = ("do_sample", "temperature", "top_k", "top_p", "repetition_penalty", "no_repeat_ngram_size")
+_DEFAULTED = (
+    "do_sample",
+    "temperature",
+    "top_k",
+    "top_p",
+    "repetition_penalty",
+    "no_repeat_ngram_size",
+)
 
 
 def _defaults(generation: dict[str, Any]) -> dict[str, Any]:
     if generation.get("num_beams") not in (None, 1):
         raise UnsupportedModel(
-            f"generation_config.json: num_beams {generation['num_beams']} is not supported yet; set it to 1"
+            f"generation_config.json: num_beams {generation['num_beams']} is not supported yet; "
+            "set it to 1"
         )
     return {key: generation[key] for key in _DEFAULTED if generation.get(key) is not None}
 

@@ -1,4 +1,4 @@
-"""A checkpoint folder in Hugging Face's layout: its JSON files and its safetensors, refused early."""
+"""A checkpoint folder in Hugging Face's layout: its JSON files and its safetensors."""
 
 import json
 from collections.abc import Mapping
@@ -59,7 +59,9 @@ class Checkpoint:
                 )
         raise CheckpointError(f"{path} is missing")
 
-    def tensors(self, shapes: Mapping[str, torch.Size], derived: tuple[str, ...]) -> dict[str, Tensor]:
+    def tensors(
+        self, shapes: Mapping[str, torch.Size], derived: tuple[str, ...]
+    ) -> dict[str, Tensor]:
         """Read exactly the tensors named in `shapes`.
 
         Args:

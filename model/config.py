@@ -41,7 +41,9 @@ class ModelConfig:
                 raise UnsupportedModel(f"width {self.width} is not a multiple of {heads} heads")
         for token in (self.start, self.eos, self.pad, *self.suppressed):
             if not 0 <= token < self.vocabulary:
-                raise UnsupportedModel(f"token id {token} is outside the vocabulary of {self.vocabulary}")
+                raise UnsupportedModel(
+                    f"token id {token} is outside the vocabulary of {self.vocabulary}"
+                )
 
     @property
     def head_dim(self) -> int:

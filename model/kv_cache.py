@@ -1,8 +1,10 @@
-"""KVCache: keys and values of running rows (self-attention) and of their sources (cross-attention)."""
+"""KVCache: keys and values of running rows (self-attention) and their sources (cross)."""
 
+import math
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -15,6 +17,14 @@ LENGTH_STEP = 32  # reads are padded to it, so that a row's result never depends
 def round_up(count: int, step: int) -> int:
     """Return the smallest multiple of `step` that is at least `count`."""
     return -(-count // step) * step
+
+
+def _zeros(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Return zeros; on a CPU their memory is taken from the system only where it is written."""
+    if device.type != "cpu":
+        return torch.zeros(shape, dtype=dtype, device=device)
+    lazily_zero = np.zeros(math.prod(shape) * dtype.itemsize, dtype=np.uint8)
+    return torch.from_numpy(lazily_zero).view(dtype).view(shape)
 
 
 @dataclass(slots=True)
@@ -32,14 +42,19 @@ class KVCache:
     """
 
     def __init__(
-        self, config: ModelConfig, rows: int, max_source: int, max_target: int,
-        dtype: torch.dtype, device: torch.device,
+        self,
+        config: ModelConfig,
+        rows: int,
+        max_source: int,
+        max_target: int,
+        dtype: torch.dtype,
+        device: torch.device,
     ) -> None:
         layers, heads, head_dim = config.decoder_layers, config.decoder_heads, config.head_dim
 
         def pool(capacity: int) -> Tensor:
             length = round_up(capacity, LENGTH_STEP)
-            return torch.zeros(layers, rows, heads, length, head_dim, dtype=dtype, device=device)
+            return _zeros((layers, rows, heads, length, head_dim), dtype, device)
 
         self.row_keys, self.row_values = pool(max_target), pool(max_target)
         self.source_keys, self.source_values = pool(max_source), pool(max_source)
@@ -74,7 +89,7 @@ class KVCache:
         self.row_sources[row] = source.index
 
     def release(self, row: int, *, is_clean: bool = True) -> None:
-        """Free a row, and its source with its last row; what is not clean is overwritten by zeros."""
+        """Free a row, and its source with its last row; zeros replace what is not clean."""
         key = self._row_key.pop(row)
         source = self._sources[key]
         source.rows -= 1

@@ -15,7 +15,9 @@ from model.latent_cache import LatentCache, Source
 from model.transformer import EncoderDecoder
 
 ROW_STEP = 8  # CPU kernels give a row the same bits at every multiple of it, not at other counts
-SOURCE_STEP = 8  # a source is encoded with others of its own padded length only, for the same reason
+SOURCE_STEP = (
+    8  # a source is encoded with others of its own padded length only, for the same reason
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +61,12 @@ class Runner:
     """
 
     def __init__(
-        self, network: EncoderDecoder, *, rows: int, max_target: int, latent_bytes: int,
+        self,
+        network: EncoderDecoder,
+        *,
+        rows: int,
+        max_target: int,
+        latent_bytes: int,
         end_is_forbidden: bool = False,
     ) -> None:
         """Allocate the caches.
@@ -95,7 +102,9 @@ class Runner:
         """
         for arrival in arrivals:
             if not 0 < len(arrival.source) <= self.max_source:
-                raise ValueError(f"a source of {len(arrival.source)} tokens; at most {self.max_source}")
+                raise ValueError(
+                    f"a source of {len(arrival.source)} tokens; at most {self.max_source}"
+                )
         needed = list(dict.fromkeys(a.source for a in arrivals if not self._cache.holds(a.source)))
         try:
             for source, latent in zip(needed, self.latents.fetch(needed), strict=True):
@@ -156,7 +165,9 @@ class Runner:
             by_length.setdefault(round_up(len(source), SOURCE_STEP), []).append(position)
         latents: dict[int, Tensor] = {}
         for length, positions in by_length.items():
-            padded = [[*sources[p], *[self.config.pad] * (length - len(sources[p]))] for p in positions]
+            padded = [
+                [*sources[p], *[self.config.pad] * (length - len(sources[p]))] for p in positions
+            ]
             lengths = torch.tensor([len(sources[p]) for p in positions], device=self._device)
             batch = self.network.encode(torch.tensor(padded, device=self._device), lengths)
             for position, latent in zip(positions, batch, strict=True):

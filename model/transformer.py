@@ -1,10 +1,11 @@
 """The encoder-decoder Transformer: tensors in, tensors out.
 
-One decoder serves cached and uncached decoding; they differ in the `Memory` it reads, not in the maths.
+One decoder serves cached and uncached decoding; they differ in the `Memory` it reads.
 Parameters keep the names given here; `families/` maps a checkpoint's names onto them.
 """
 
-from typing import Protocol
+from collections.abc import Callable
+from typing import Protocol, cast
 
 import torch
 import torch.nn.functional as F
@@ -13,7 +14,11 @@ from torch import Tensor, nn
 from model.config import Activation, ModelConfig
 from model.positions import sinusoidal
 
-_ACTIVATIONS = {"relu": F.relu, "gelu": F.gelu, "silu": F.silu}
+_ACTIVATIONS: dict[Activation, Callable[[Tensor], Tensor]] = {
+    "relu": F.relu,
+    "gelu": F.gelu,
+    "silu": F.silu,
+}
 
 
 def attend(query: Tensor, keys: Tensor, values: Tensor, bias: Tensor) -> Tensor:
@@ -34,7 +39,7 @@ def attend(query: Tensor, keys: Tensor, values: Tensor, bias: Tensor) -> Tensor:
     Source: Vaswani et al. (2017), eq. 1, arXiv:1706.03762.
     """
     weights = query @ keys.transpose(-1, -2) * query.shape[-1] ** -0.5 + bias
-    return weights.softmax(-1) @ values
+    return torch.matmul(weights.softmax(-1), values)
 
 
 def readable_bias(lengths: Tensor, capacity: int, dtype: torch.dtype) -> Tensor:
@@ -164,12 +169,18 @@ class EncoderDecoder(nn.Module):
         self.embedding = nn.Embedding(config.vocabulary, config.width)
         self.encoder = nn.ModuleList(EncoderLayer(config) for _ in range(config.encoder_layers))
         self.decoder = nn.ModuleList(DecoderLayer(config) for _ in range(config.decoder_layers))
-        norms = [nn.LayerNorm(config.width, config.norm_epsilon) for _ in range(2)]
-        self.encoder_norm, self.decoder_norm = norms if config.final_norm else (nn.Identity(),) * 2
+        self.encoder_norm = self._final_norm()
+        self.decoder_norm = self._final_norm()
         self.logits_bias = nn.Parameter(torch.zeros(config.vocabulary))
         self.positions: Tensor
         self.register_buffer("positions", torch.empty(0), persistent=False)
         self.make_positions()
+
+    def _final_norm(self) -> nn.Module:
+        config = self.config
+        return (
+            nn.LayerNorm(config.width, config.norm_epsilon) if config.final_norm else nn.Identity()
+        )
 
     def make_positions(self) -> None:
         """Compute the position embeddings, which no checkpoint stores, beside the weights."""
@@ -200,7 +211,8 @@ class EncoderDecoder(nn.Module):
 
     def source_keys_values(self, latents: Tensor) -> list[tuple[Tensor, Tensor]]:
         """Project latents [batch, length, width] once for each decoder layer's cross-attention."""
-        return [layer.cross.keys_values(latents) for layer in self.decoder]
+        layers = (cast(DecoderLayer, layer) for layer in self.decoder)
+        return [layer.cross.keys_values(latents) for layer in layers]
 
     def decode(self, tokens: Tensor, positions: Tensor, memory: Memory) -> Tensor:
         """Run the decoder over the newest tokens.

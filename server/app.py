@@ -25,7 +25,9 @@ from server.translator import Translator
 
 logger = logging.getLogger(__name__)
 
-_DESCRIPTION = "Encoder-decoder models served with continuous batching, cached latents and streaming."
+_DESCRIPTION = (
+    "Encoder-decoder models served with continuous batching, cached latents and streaming."
+)
 
 
 def create_app(settings: Settings, models: Sequence[Model] | None = None) -> FastAPI:

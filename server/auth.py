@@ -33,7 +33,8 @@ class Keys:
             raise MissingKey("Please contact the server operator to get an API key")
         digest = _digest(sent)
         # Every key is compared, so that the time tells nothing about which one came close.
-        if not any([hmac.compare_digest(digest, known) for known in self._digests]):
+        matches = [hmac.compare_digest(digest, known) for known in self._digests]
+        if not any(matches):
             raise InvalidKey("Invalid API key")
 
     def __repr__(self) -> str:

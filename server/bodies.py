@@ -49,7 +49,9 @@ async def read_fields(request: Request, max_bytes: int) -> dict[str, Any]:
     body = await read_body(request, max_bytes)
     query = _once(request.query_params.multi_items())
     media = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if media == _FORM and not body.lstrip().startswith(b"{"):  # curl -d says form, whatever it sends
+    if media == _FORM and not body.lstrip().startswith(
+        b"{"
+    ):  # curl -d says form, whatever it sends
         fields: dict[str, Any] = _once(parse_qsl(_text(body), keep_blank_values=True))
     elif media == _MULTIPART:
         fields = await _multipart(request, body)

@@ -44,7 +44,9 @@ def read_settings(**flags: Any) -> Settings:
     except ValidationError as error:
         for each in error.errors(include_input=False):
             field = str(each["loc"][0])
-            where = f"--{field.replace('_', '-')}" if flags.get(field) is not None else variable(field)
+            where = (
+                f"--{field.replace('_', '-')}" if flags.get(field) is not None else variable(field)
+            )
             typer.echo(f"stele: {where}: {each['msg']}", err=True)
         raise typer.Exit(2) from error
 
@@ -72,14 +74,18 @@ def serve(
     source_tokens_per_tick: Annotated[
         int | None, typer.Option(help=_help("source_tokens_per_tick"))
     ] = None,
-    latent_cache_bytes: Annotated[int | None, typer.Option(help=_help("latent_cache_bytes"))] = None,
+    latent_cache_bytes: Annotated[
+        int | None, typer.Option(help=_help("latent_cache_bytes"))
+    ] = None,
     max_body_bytes: Annotated[int | None, typer.Option(help=_help("max_body_bytes"))] = None,
     max_texts: Annotated[int | None, typer.Option(help=_help("max_texts"))] = None,
     max_characters: Annotated[int | None, typer.Option(help=_help("max_characters"))] = None,
     max_waiting_segments: Annotated[
         int | None, typer.Option(help=_help("max_waiting_segments"))
     ] = None,
-    request_timeout_s: Annotated[float | None, typer.Option(help=_help("request_timeout_s"))] = None,
+    request_timeout_s: Annotated[
+        float | None, typer.Option(help=_help("request_timeout_s"))
+    ] = None,
     drain_delay_s: Annotated[float | None, typer.Option(help=_help("drain_delay_s"))] = None,
     cors_origin: Annotated[str | None, typer.Option(help=_help("cors_origin"))] = None,
     log_level: Annotated[str | None, typer.Option(help=_help("log_level"))] = None,
@@ -104,7 +110,8 @@ def translate(
     source: Annotated[str, typer.Option("--from", "-f", help="Source language, or auto.")] = "auto",
     target: Annotated[str, typer.Option("--to", "-t", help="Target language.")] = "de",
     text: Annotated[
-        list[str] | None, typer.Option("--text", help="Translate this instead of files; repeatable.")
+        list[str] | None,
+        typer.Option("--text", help="Translate this instead of files; repeatable."),
     ] = None,
     model: Model = None,
     device: Device = None,

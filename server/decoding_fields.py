@@ -23,7 +23,9 @@ class DecodingFields(BaseModel):
         None, description="Default: twice the source and 32, within the model's limit."
     )
     min_new_tokens: int | None = None
-    do_sample: bool | None = Field(None, description="false: the likeliest token, whatever else is set.")
+    do_sample: bool | None = Field(
+        None, description="false: the likeliest token, whatever else is set."
+    )
     temperature: Float | None = Field(None, description="Above 0 samples.")
     top_k: int | None = None
     top_p: Float | None = None
@@ -65,12 +67,16 @@ class DecodingFields(BaseModel):
         if self.max_new_tokens is not None and self.max_new_tokens > limit:
             raise InvalidRequest(f"max_new_tokens must be at most {limit} for this model")
         samples = self._samples(defaults)
-        default_length = max(min(limit, 2 * source_tokens + 32), min(limit, self.min_new_tokens or 0))
+        default_length = max(
+            min(limit, 2 * source_tokens + 32), min(limit, self.min_new_tokens or 0)
+        )
         stop = [self.stop] if isinstance(self.stop, str) else self.stop or []
         seed = random.getrandbits(64) if self.seed is None else self.seed
         try:
             return DecodingOptions(
-                max_new_tokens=default_length if self.max_new_tokens is None else self.max_new_tokens,
+                max_new_tokens=default_length
+                if self.max_new_tokens is None
+                else self.max_new_tokens,
                 min_new_tokens=self.min_new_tokens or 0,
                 temperature=self._value("temperature", defaults, 1.0) if samples else 0.0,
                 top_k=self._value("top_k", defaults, 0) if samples else 0,

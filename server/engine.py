@@ -224,11 +224,13 @@ class Engine:
     def _probe(self) -> None:
         """Decode one token of the probe, while no row is in use."""
         arrival = Arrival(0, self._probe_request.source, self._probe_request.options)
-        _, failed = self._isolated(self._runner.admit, [arrival])
-        if not failed:
-            _, failed = self._isolated(lambda rows: self._runner.launch(rows).result(), [0])
-            self._runner.release([0])
-        self.is_healthy = not failed
+        admitted, _ = self._isolated(self._runner.admit, [arrival])
+        if not admitted:
+            self.is_healthy = False
+            return
+        stepped, _ = self._isolated(self._launch, [0])
+        self._runner.release([0])
+        self.is_healthy = bool(stepped)
 
     def _tick(self) -> None:
         changed = self._scheduler.expire(self._clock())
@@ -262,7 +264,7 @@ class Engine:
 
     def _step(self, rows: list[int]) -> list[Generation]:
         """Decode one token in each of `rows`; returns what changed."""
-        done, failed = self._isolated(lambda some: self._runner.launch(some).result(), rows)
+        done, failed = self._isolated(self._launch, rows)
         now = self._clock()
         tokens = [
             Token(*each)
@@ -279,6 +281,9 @@ class Engine:
             if generation.first_token_at == now:
                 self._metrics.time_to_first_token_s.observe(now - generation.accepted_at)
         return changed + self._scheduler.fail(failed)
+
+    def _launch(self, rows: Sequence[int]) -> StepResult:
+        return self._runner.launch(rows).result()
 
     def _isolated(
         self, call: Callable[[Sequence[_Item]], _Result], items: Sequence[_Item]

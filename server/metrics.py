@@ -58,7 +58,9 @@ class Metrics:
         self.registry = registry
         self.requests = counter("requests_total", "HTTP requests ended.", "route", "outcome")
         self.rejected = counter("rejected_total", "Requests refused, by reason.", "reason")
-        self.request_s = histogram("request_seconds", "First byte in to last out.", "route", _SECONDS)
+        self.request_s = histogram(
+            "request_seconds", "First byte in to last out.", "route", _SECONDS
+        )
         self.queue_s = histogram("queue_seconds", "Accepted to admitted.", "model", _SECONDS)
         self.time_to_first_token_s = histogram(
             "time_to_first_token_seconds", "Accepted to first token.", "model", _SECONDS

@@ -1,8 +1,7 @@
-"""The HTTP process: uvicorn with our signals, our limits on idle connections, and an honest exit code."""
+"""The HTTP process: uvicorn with our signals and an honest exit code."""
 
 import asyncio
 import logging
-import signal
 import sys
 from types import FrameType
 
@@ -19,7 +18,7 @@ _SWITCH_INTERVAL_S = 0.0005  # the event loop must not wait 5 ms for the engine'
 
 
 class HttpServer(uvicorn.Server):
-    """Drains on the first SIGTERM or SIGINT, closes on the second, and ends by itself if loading fails."""
+    """Drains on the first SIGTERM or SIGINT, closes on the second, ends if loading fails."""
 
     def __init__(self, config: uvicorn.Config, serving: Serving) -> None:
         super().__init__(config)
@@ -66,6 +65,3 @@ def run(app: FastAPI, settings: Settings) -> int:
     if serving.failure is not None:
         return 1
     return 0 if server.started else 3
-
-
-__all__ = ["HttpServer", "run", "signal"]

@@ -18,18 +18,26 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="forbid")
 
     http_host: str = Field("127.0.0.1", description="Address to listen on.")
-    http_port: int = Field(8000, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
+    http_port: int = Field(
+        8000, ge=0, le=65535, description="Port to listen on; 0 takes a free one."
+    )
     model: Path | None = Field(None, description="Checkpoint folder; the bundled one by default.")
     device: str = Field("cpu", pattern=r"^(cpu|cuda(:\d+)?)$", description="cpu, cuda or cuda:N.")
     precision: Literal["float32", "bfloat16", "float16"] = Field(
         "float32", description="Of weights and activations."
     )
-    threads: int | None = Field(None, ge=1, description="CPU threads of the model; PyTorch's choice.")
+    threads: int | None = Field(
+        None, ge=1, description="CPU threads of the model; PyTorch's choice."
+    )
     slots: int = Field(64, ge=1, le=1024, description="Targets decoded together.")
     source_tokens_per_tick: int = Field(
-        2048, ge=1, description="Source tokens encoded between two decode steps, one source at least."
+        2048,
+        ge=1,
+        description="Source tokens encoded between two decode steps, one source at least.",
     )
-    latent_cache_bytes: int = Field(256 * 2**20, ge=0, description="Encoder outputs kept for reuse.")
+    latent_cache_bytes: int = Field(
+        256 * 2**20, ge=0, description="Encoder outputs kept for reuse."
+    )
     max_body_bytes: int = Field(2 * 2**20, ge=1, description="Of a request body.")
     max_texts: int = Field(1000, ge=1, description="Texts in one request.")
     max_characters: int = Field(20_000, ge=1, description="Characters in one text.")
@@ -38,7 +46,10 @@ class Settings(BaseSettings):
     )
     request_timeout_s: float = Field(60.0, gt=0, le=3600, description="Accepted to answered.")
     drain_delay_s: float = Field(
-        0.0, ge=0, le=3600, description="From SIGTERM to closing the port; new work gets 503 meanwhile."
+        0.0,
+        ge=0,
+        le=3600,
+        description="From SIGTERM to closing the port; new work gets 503 meanwhile.",
     )
     api_keys: Annotated[frozenset[SecretStr], NoDecode] = Field(
         frozenset(), description="Comma-separated; empty: no key is needed."

@@ -62,9 +62,9 @@ async def events(
         yield failed(problem(error, request))
     except Exception:
         logger.exception("a stream failed")
-        error = GenerationFailed("something failed in the server; its log has more")
-        request.state.error, request.state.outcome = error, "failed"
-        yield failed(problem(error, request))
+        fault = GenerationFailed("something failed in the server; its log has more")
+        request.state.error, request.state.outcome = fault, "failed"
+        yield failed(problem(fault, request))
 
 
 async def while_connected(request: Request, work: Coroutine[Any, Any, _Answer]) -> _Answer:

@@ -152,7 +152,7 @@ class _Text:
 
 
 class Reading:
-    """A request's texts while they are being generated; leaving the `async with` cancels the rest."""
+    """A request's texts while they are generated; leaving the `async with` cancels the rest."""
 
     def __init__(self, translator: "Translator", texts: list[_Text], timeout_s: float) -> None:
         self._translator, self._texts, self._timeout_s = translator, texts, timeout_s
@@ -168,7 +168,10 @@ class Reading:
         return self
 
     async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         """Give up what is not finished."""
         self._translator.forget(self._pending)
@@ -215,7 +218,9 @@ class Reading:
             ),
             timings=Timings(
                 min((t.queue_s for t in timings if t.queue_s is not None), default=None),
-                min((t.first_token_s for t in timings if t.first_token_s is not None), default=None),
+                min(
+                    (t.first_token_s for t in timings if t.first_token_s is not None), default=None
+                ),
                 total_s,
             ),
             scores=tuple(token.score for reader in readers for token in reader.tokens),
@@ -388,7 +393,9 @@ class Translator:
         known = ", ".join(self.languages) or "none"
         for code in (target,) if source == "auto" else (source, target):
             if code not in self.languages:
-                raise UnsupportedLanguage(f"{code} is not supported; the loaded languages are: {known}")
+                raise UnsupportedLanguage(
+                    f"{code} is not supported; the loaded languages are: {known}"
+                )
         if source not in ("auto", target) and target not in self.card.targets.get(source, ()):
             raise UnsupportedLanguage(f"{source} to {target} is not supported")
 

@@ -29,25 +29,37 @@ logger = logging.getLogger("training")
 def arguments() -> argparse.Namespace:
     """Parse the command line; every recipe field is a flag."""
     parser = argparse.ArgumentParser(prog="python -m training", description=__doc__)
-    parser.add_argument("--pairs", action="append", required=True, metavar="de=FILE.tsv[.xz]",
-                        help="parallel text, English first; repeat for further languages")
-    parser.add_argument("--tags", default="tatoeba,mlqe_pe,mucow",
-                        help="corpora to train on, by the third column")
+    parser.add_argument(
+        "--pairs",
+        action="append",
+        required=True,
+        metavar="de=FILE.tsv[.xz]",
+        help="parallel text, English first; repeat for further languages",
+    )
+    parser.add_argument(
+        "--tags", default="tatoeba,mlqe_pe,mucow", help="corpora to train on, by the third column"
+    )
     parser.add_argument("--held-out-tag", default="tatoeba")
     parser.add_argument("--held-out", type=int, default=1000, help="test pairs per language")
     parser.add_argument("--held-out-dir", type=Path, default=Path("tests/data"))
     parser.add_argument("--vocabulary", type=int, default=8000)
-    parser.add_argument("--max-piece-count", type=int, default=80, help="longer sentences are left out")
+    parser.add_argument(
+        "--max-piece-count", type=int, default=80, help="longer sentences are left out"
+    )
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--state-dir", type=Path, default=Path.home() / ".stele-training")
     parser.add_argument("--save-every", type=int, default=250)
-    parser.add_argument("--export-only", action="store_true",
-                        help="write --out from the newest saved state, without training on")
+    parser.add_argument(
+        "--export-only",
+        action="store_true",
+        help="write --out from the newest saved state, without training on",
+    )
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     for field in fields(Recipe):
-        parser.add_argument(f"--{field.name.replace('_', '-')}", type=type(field.default),
-                            default=field.default)
+        parser.add_argument(
+            f"--{field.name.replace('_', '-')}", type=type(field.default), default=field.default
+        )
     return parser.parse_args()
 
 
@@ -73,7 +85,9 @@ def tokenizer(options: argparse.Namespace, corpora: dict[str, list[Pair]]) -> by
     path: Path = options.state_dir / "pieces.spm"
     if not path.exists():
         sides = ((p.english, p.other) for pairs in corpora.values() for p in pairs)
-        path.write_bytes(train_sentencepiece((s for side in sides for s in side), options.vocabulary))
+        path.write_bytes(
+            train_sentencepiece((s for side in sides for s in side), options.vocabulary)
+        )
     return path.read_bytes()
 
 
@@ -83,7 +97,7 @@ def encode(
     pieces: sentencepiece.SentencePieceProcessor,
     ids: dict[str, int],
 ) -> tuple[Ragged, Ragged]:
-    """Turn every pair into two examples, one per direction: `>>xx<< source </s>` and `target </s>`."""
+    """Turn every pair into two examples: `>>xx<< source </s>` with `target </s>`, both ways."""
     sources, targets = [], []
     eos = ids["</s>"]
     for language, pairs in corpora.items():

@@ -89,7 +89,9 @@ def train_sentencepiece(sentences: Iterable[str], vocabulary: int) -> bytes:
     return model.getvalue()
 
 
-def vocabulary(pieces: sentencepiece.SentencePieceProcessor, languages: Iterable[str]) -> dict[str, int]:
+def vocabulary(
+    pieces: sentencepiece.SentencePieceProcessor, languages: Iterable[str]
+) -> dict[str, int]:
     """Map every token to its id: the pieces, then `>>xx<<` of each language, then `<pad>`."""
     tokens = [pieces.id_to_piece(index) for index in range(pieces.get_piece_size())]
     tokens += [f">>{language}<<" for language in languages]

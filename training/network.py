@@ -9,7 +9,9 @@ from torch import Tensor, nn
 from transformers import MarianConfig, MarianMTModel
 
 
-def build(vocabulary_size: int, width: int, encoder_layers: int, decoder_layers: int) -> MarianMTModel:
+def build(
+    vocabulary_size: int, width: int, encoder_layers: int, decoder_layers: int
+) -> MarianMTModel:
     """Make a randomly initialised post-norm Marian model; `<pad>` is the last token.
 
     Branch outputs start small (standard deviation over the square root of the number of branches),

@@ -9,7 +9,8 @@ class DecodingOptions:
 
     Attributes:
         temperature: 0 chooses the likeliest token; above 0 samples.
-        top_k, top_p: keep the k likeliest, or the likeliest whose probabilities reach p; 0 and 1 keep all.
+        top_k, top_p: keep the k likeliest, or the likeliest whose probabilities reach p;
+            0 and 1 keep all.
         seed: decides the draws together with the position, whatever shares the batch.
         repetition_penalty: divides positive and multiplies negative logits of tokens already
             generated (Keskar et al. 2019, arXiv:1909.05858, as transformers applies it).
@@ -36,7 +37,7 @@ class DecodingOptions:
             (self.min_new_tokens >= 0, "min_new_tokens must not be negative"),
             (
                 self.min_new_tokens <= self.max_new_tokens,
-                f"min_new_tokens {self.min_new_tokens} exceeds max_new_tokens {self.max_new_tokens}",
+                f"min_new_tokens {self.min_new_tokens} > max_new_tokens {self.max_new_tokens}",
             ),
             (0 <= self.temperature <= 100, "temperature must be between 0 and 100"),
             (self.top_k >= 0, "top_k must not be negative"),

@@ -1,4 +1,4 @@
-"""RowTable: what every row of a batch asked for and has generated so far, as tensors of fixed shape."""
+"""RowTable: what every row asked for and has generated so far, as tensors of fixed shape."""
 
 from collections.abc import Sequence
 

@@ -7,7 +7,12 @@ from model.config import Activation, ModelConfig, UnsupportedModel
 
 DERIVED = ("embed_positions", "lm_head", "encoder.embed_tokens", "decoder.embed_tokens")
 
-_ACTIVATIONS: dict[str, Activation] = {"relu": "relu", "gelu": "gelu", "swish": "silu", "silu": "silu"}
+_ACTIVATIONS: dict[str, Activation] = {
+    "relu": "relu",
+    "gelu": "gelu",
+    "swish": "silu",
+    "silu": "silu",
+}
 _TOP = {
     "embedding.weight": "model.shared.weight",
     "logits_bias": "final_logits_bias",
@@ -44,10 +49,12 @@ def config(published: Mapping[str, Any], generation: Mapping[str, Any]) -> Model
             raise UnsupportedModel(f"config.json: {key} {published[key]!r} is not supported")
     if published["activation_function"] not in _ACTIVATIONS:
         raise UnsupportedModel(
-            f"config.json: activation_function {published['activation_function']!r} is not supported"
+            f"config.json: activation {published['activation_function']!r} is not supported"
         )
     if published.get("decoder_vocab_size") not in (None, published["vocab_size"]):
-        raise UnsupportedModel("config.json: separate source and target vocabularies are not supported")
+        raise UnsupportedModel(
+            "config.json: separate source and target vocabularies are not supported"
+        )
     width = published["d_model"]
     return ModelConfig(
         vocabulary=published["vocab_size"],

@@ -28,7 +28,7 @@ _FINISH = {"stop": "eos_token", "length": "length", "stop_string": "stop_sequenc
 
 
 class Parameters(DecodingFields):
-    """Our decoding fields; those of the original that cannot be served only at their neutral value."""
+    """Our decoding fields; what of the original's is not served only at its neutral value."""
 
     details: bool = False
     return_full_text: Literal[False] | None = None
@@ -66,7 +66,10 @@ async def _prepare(request: Request, shared: Serving) -> Prepared:
     refuse_while_draining(shared)
     authorise(request, shared)
     sent = await read_fields(request, shared.settings.max_body_bytes)
-    if isinstance(sent.get("parameters"), dict) and sent["parameters"].get("num_beams", 1) not in (1, None):
+    if isinstance(sent.get("parameters"), dict) and sent["parameters"].get("num_beams", 1) not in (
+        1,
+        None,
+    ):
         raise InvalidRequest("num_beams above 1 is not supported yet; leave it out or send 1")
     fields = validate(GenerateRequest, sent)
     reading = await shared.translator(fields.model).generate(
@@ -78,9 +81,7 @@ async def _prepare(request: Request, shared: Serving) -> Prepared:
     return Prepared(fields.parameters, reading)
 
 
-@router.post(
-    "/generate", summary="Generate from raw input", openapi_extra=body_of(GenerateRequest)
-)
+@router.post("/generate", summary="Generate from raw input", openapi_extra=body_of(GenerateRequest))
 async def generate(request: Request, shared: Shared) -> dict[str, Any]:
     """Answer `generated_text`, and `details` where asked for."""
     prepared = await _prepare(request, shared)
@@ -146,7 +147,9 @@ async def generate_stream(
         for token in delta.tokens:
             ready += [event(one) for one in held]
             sent += 1
-            held[:] = [{"index": sent, "token": _token(token), "generated_text": None, "details": None}]
+            held[:] = [
+                {"index": sent, "token": _token(token), "generated_text": None, "details": None}
+            ]
         return ready
 
     def last() -> list[ServerSentEvent]:

@@ -12,18 +12,16 @@ from server.routes.shared import Shared
 router = APIRouter(tags=["operation"])
 
 
-def _either(path: str) -> dict[str, Any]:
-    return {"path": path, "methods": ["GET", "HEAD"], "operation_id": path.strip("/")}
-
-
-@router.api_route(**_either("/livez"), summary="Whether the process should go on living")
+@router.head("/livez", include_in_schema=False)
+@router.get("/livez", summary="Whether the process should go on living")
 async def livez(shared: Shared) -> JSONResponse:
     """Answer 503 only when nothing but a restart helps; load never makes it fail."""
     failed = shared.status == "failed"
     return JSONResponse({"status": "failed" if failed else "ok"}, 503 if failed else 200)
 
 
-@router.api_route(**_either("/readyz"), summary="Whether new work is welcome")
+@router.head("/readyz", include_in_schema=False)
+@router.get("/readyz", summary="Whether new work is welcome")
 async def readyz(shared: Shared) -> JSONResponse:
     """Answer 503 with the progress while the model loads, and while the server drains."""
     status = shared.status
@@ -32,7 +30,8 @@ async def readyz(shared: Shared) -> JSONResponse:
     return JSONResponse(body, 200 if status == "ready" else 503, headers)
 
 
-@router.api_route(**_either("/health"), summary="Readiness as LibreTranslate's and TGI's clients ask")
+@router.head("/health", include_in_schema=False)
+@router.get("/health", summary="Readiness as LibreTranslate's and TGI's clients ask")
 async def health(shared: Shared) -> JSONResponse:
     """Answer `{"status": "ok"}` when ready."""
     status = shared.status

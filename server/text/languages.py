@@ -24,14 +24,14 @@ class LanguageDetector:
     """Tells which of a few languages a text is in; it never answers another one."""
 
     def __init__(self, languages: Iterable[str]) -> None:
-        """Restrict the answers to `languages`; one that the identifier does not know is never named."""
+        """Restrict the answers to `languages`; those it does not know are never named."""
         self._languages = sorted(languages)
         self._identifier = LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=True)
         known = set(self._identifier.labels)
         self._identifier.set_languages([code for code in self._languages if code in known])
 
     def rank(self, text: str) -> list[Detection]:
-        """Return the languages by likelihood, best first; English or the first where nothing tells."""
+        """Return the languages by likelihood, best first; a guess at 0 where nothing tells."""
         if not any(map(str.isalpha, text)):
             fallback = "en" if "en" in self._languages else self._languages[0]
             return [Detection(fallback, 0.0)]
