@@ -139,6 +139,11 @@ class Engine:
         """Whether the thread runs."""
         return self._thread.is_alive()
 
+    @property
+    def held(self) -> int:
+        """Generations accepted that have not ended."""
+        return self._held
+
     def start(self) -> None:
         """Start the engine's thread."""
         self._thread.start()
@@ -234,12 +239,14 @@ class Engine:
 
     def _tick(self) -> None:
         changed = self._scheduler.expire(self._clock())
+        try:
+            self._release()
+            changed += self._admit()
+            if rows := list(self._scheduler.running):
+                changed += self._step(rows)
+        finally:  # what has ended is published, whatever fails after it
+            self._report(changed)
         self._release()
-        changed += self._admit()
-        if rows := list(self._scheduler.running):
-            changed += self._step(rows)
-        self._release()
-        self._report(changed)
         self._measure()
         if not self.is_healthy and self._scheduler.idle:
             self._probe()
@@ -257,9 +264,11 @@ class Engine:
         for generation in admitted.values():
             if generation.admitted_at is not None:
                 self._metrics.queue_s.observe(generation.admitted_at - generation.accepted_at)
-        never_admitted = {arrival.row for arrival in failed}
-        ended = self._scheduler.fail([arrival.row for arrival in failed])
+        never_admitted = [arrival.row for arrival in failed]
+        ended = self._scheduler.fail(never_admitted)
         self._release(never_admitted)
+        if failed and not self._scheduler.running:
+            self.is_healthy = False
         return ended
 
     def _step(self, rows: list[int]) -> list[Generation]:
@@ -306,9 +315,9 @@ class Engine:
             failed += raised
         return done, failed
 
-    def _release(self, never_admitted: set[int] | None = None) -> None:
+    def _release(self, never_admitted: Sequence[int] = ()) -> None:
         vacated = self._scheduler.reclaim()
-        self._runner.release([slot for slot in vacated if slot not in (never_admitted or ())])
+        self._runner.release([slot for slot in vacated if slot not in never_admitted])
 
     def _report(self, changed: Sequence[Generation]) -> None:
         """Publish what is new about `changed`, each once."""

@@ -21,12 +21,14 @@ from server.translator import Delta
 
 logger = logging.getLogger(__name__)
 
+_LINE_ENDS = {ord(end): f"\\u{ord(end):04x}" for end in "\x85\u2028\u2029"}
+
 _Answer = TypeVar("_Answer")
 
 
 def event(data: dict[str, Any], name: str | None = None) -> ServerSentEvent:
-    """Return one event with compact JSON in one line."""
-    text = json.dumps(data, ensure_ascii=False, separators=(",", ":"))
+    """Return one event with compact JSON in one line, also for clients that split lines as Unicode."""
+    text = json.dumps(data, ensure_ascii=False, separators=(",", ":")).translate(_LINE_ENDS)
     return ServerSentEvent(raw_data=text, event=name)
 
 

@@ -1,0 +1,173 @@
+from collections.abc import Iterable
+
+import pytest
+
+from model import DecodingOptions
+from server.generation import Finish, Generation
+from server.scheduler import Scheduler, Token
+
+EOS = 0
+
+
+def generation(
+    identity: int, *, group: int = 0, source: int = 3, length: int = 9, deadline: float = 60.0
+) -> Generation:
+    return Generation(
+        id=identity,
+        group=group,
+        source=tuple(range(1, source + 1)),
+        options=DecodingOptions(max_new_tokens=length),
+        max_new_tokens=length,
+        deadline=deadline,
+        accepted_at=0.0,
+    )
+
+
+def scheduler(*waiting: Generation, slots: int = 2, budget: int = 1000) -> Scheduler:
+    subject = Scheduler(slots, EOS, budget)
+    for each in waiting:
+        subject.add(each)
+    return subject
+
+
+def step(subject: Scheduler, tokens: dict[int, int], now: float = 1.0) -> list[Generation]:
+    return subject.commit([Token(s, t, -0.5, True) for s, t in tokens.items()], now)
+
+
+def ids(generations: Iterable[Generation]) -> list[int]:
+    return [each.id for each in generations]
+
+
+def test_a_finished_generation_frees_its_slot_for_the_next_one_once_it_is_reclaimed() -> None:
+    first, second = generation(1), generation(2)
+    subject = scheduler(first, second, slots=1)
+    assert subject.admit(0.0) == {0: first}
+
+    assert step(subject, {0: EOS}) == [first]
+
+    assert first.finish is Finish.STOP
+    assert repr(subject) == "<Scheduler 0 running, 1 waiting, 0 free>"
+    assert subject.admit(0.0) == {}
+    assert subject.reclaim() == [0]
+    assert subject.admit(0.0) == {0: second}
+    assert repr(subject) == "<Scheduler 1 running, 0 waiting, 0 free>"
+
+
+@pytest.mark.parametrize(
+    ("token", "length", "is_healthy", "finish", "target"),
+    [
+        (EOS, 9, True, Finish.STOP, []),
+        (7, 1, True, Finish.LENGTH, [7]),
+        (7, 9, True, None, [7]),
+        (7, 9, False, Finish.ERROR, []),
+        (EOS, 9, False, Finish.ERROR, []),
+    ],
+)
+def test_what_a_token_does_to_a_running_generation(
+    token: int, length: int, is_healthy: bool, finish: Finish | None, target: list[int]
+) -> None:
+    subject = scheduler(only := generation(1, length=length))
+    ((slot, _),) = subject.admit(0.0).items()
+
+    assert subject.commit([Token(slot, token, -0.5, is_healthy)], 1.0) == [only]
+
+    assert only.finish is finish
+    assert only.target == target
+    assert subject.idle is False  # a slot is still held, or has to be reclaimed
+
+
+def test_scores_follow_tokens_and_the_first_token_is_timed() -> None:
+    subject = scheduler(only := generation(1))
+    subject.admit(0.5)
+
+    subject.commit([Token(0, 7, -0.25, True)], 2.0)
+    subject.commit([Token(0, 8, -0.75, True)], 3.0)
+
+    assert (only.target, only.scores) == ([7, 8], [-0.25, -0.75])
+    assert (only.admitted_at, only.first_token_at) == (0.5, 2.0)
+
+
+@pytest.mark.parametrize("is_running", [True, False])
+def test_cancelling_ends_what_runs_and_what_waits(is_running: bool) -> None:
+    subject = scheduler(generation(1), given_up := generation(2), slots=2 if is_running else 1)
+    subject.admit(0.0)
+
+    assert subject.cancel([2]) == [given_up]
+
+    assert given_up.finish is Finish.CANCELLED
+    assert subject.reclaim() == ([given_up.slot] if is_running else [])
+    assert repr(subject) == "<Scheduler 1 running, 0 waiting, %d free>" % (1 if is_running else 0)
+    assert subject.cancel([2]) == []
+
+
+def test_deadlines_end_what_runs_and_what_waits_and_nothing_else() -> None:
+    late = [generation(1, deadline=5.0), generation(2, deadline=5.0)]
+    subject = scheduler(late[0], generation(3), late[1], slots=2)
+    subject.admit(0.0)
+
+    assert subject.expire(4.9) == []
+    assert ids(subject.expire(5.0)) == [1, 2]
+    assert [each.finish for each in late] == [Finish.TIMEOUT] * 2
+    assert ids(subject.admit(5.0).values()) == []
+    assert subject.reclaim() == [0]
+    assert subject.expire(59.0) == []
+
+
+def test_groups_take_turns_so_that_a_document_does_not_keep_a_sentence_waiting() -> None:
+    document = [generation(i, group=1) for i in range(10)]
+    subject = scheduler(*document, generation(100, group=2), generation(101, group=3), slots=4)
+
+    assert ids(subject.admit(0.0).values()) == [0, 100, 101, 1]
+
+
+def test_a_group_keeps_its_order() -> None:
+    subject = scheduler(*[generation(i, group=1) for i in range(5)], slots=3)
+
+    assert ids(subject.admit(0.0).values()) == [0, 1, 2]
+
+
+@pytest.mark.parametrize(
+    ("sources", "budget", "admitted"),
+    [
+        ([10, 10, 10], 30, 3),
+        ([10, 10, 10], 29, 2),
+        ([10, 10, 10], 10, 1),
+        ([500, 10], 10, 1),  # one is always admitted, however long
+        ([1, 500, 1], 10, 1),  # nobody overtakes
+    ],
+)
+def test_source_tokens_bound_what_one_tick_admits(
+    sources: list[int], budget: int, admitted: int
+) -> None:
+    waiting = [generation(i, group=i, source=size) for i, size in enumerate(sources)]
+    subject = scheduler(*waiting, slots=8, budget=budget)
+
+    assert len(subject.admit(0.0)) == admitted
+
+
+def test_a_cancelled_one_in_the_middle_of_its_group_is_never_admitted() -> None:
+    subject = scheduler(*[generation(i, group=1) for i in range(4)], slots=4)
+    subject.cancel([1, 2])
+
+    assert ids(subject.admit(0.0).values()) == [0, 3]
+
+
+def test_rows_whose_call_raised_end_with_an_error() -> None:
+    subject = scheduler(generation(1), generation(2))
+    subject.admit(0.0)
+
+    assert [each.finish for each in subject.fail([1])] == [Finish.ERROR]
+    assert subject.reclaim() == [1]
+
+
+def test_clearing_ends_everything_once() -> None:
+    everything = [generation(i, group=i) for i in range(5)]
+    subject = scheduler(*everything)
+    subject.admit(0.0)
+
+    assert ids(subject.clear(Finish.ERROR)) == ids(everything)
+
+    assert subject.clear(Finish.ERROR) == []
+    subject.reclaim()
+    assert subject.idle
+    assert repr(subject) == "<Scheduler 0 running, 0 waiting, 2 free>"
