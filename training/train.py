@@ -24,7 +24,7 @@ class Recipe:
     width: int = 256
     encoder_layers: int = 6
     decoder_layers: int = 3
-    steps: int = 7000
+    steps: int = 6000
     warmup_steps: int = 1000
     peak_rate: float = 1.4e-3
     batch_tokens: int = 5000

@@ -107,5 +107,8 @@ def serve(*models: Model, wait_for_ready: bool = True, **settings: Any) -> Itera
                 live.wait_until(lambda: serving.status == "ready")
             yield live
     finally:
+        for model in models:
+            if isinstance(model.runner, Gate):
+                model.runner.open()
         server.should_exit = True
         thread.join()

@@ -130,7 +130,7 @@ def test_a_request_beyond_its_time_ends_as_expired(bundled: Model, path: str) ->
         live.wait_until(lambda: time.monotonic() > started + 0.3)
         gate.open()
         live.wait_until(lambda: live.metric("requests_total", route=path, outcome="expired") == 1)
-        assert live.metric("rejected_total", reason="deadline") == 1
+        live.wait_until(lambda: live.metric("rejected_total", reason="deadline") == 1)
         answer = connection.recv(65536)
         connection.close()
         assert b"504" in answer.split(b"\r\n")[0] or b"event: error" in answer

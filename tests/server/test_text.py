@@ -1,0 +1,63 @@
+import random
+
+import pytest
+
+from server.text.languages import LanguageDetector, english_name
+from server.text.segmentation import Segment, segment
+
+
+@pytest.mark.parametrize(
+    ("text", "translatable"),
+    [
+        ("How are you? I am fine.", ["How are you?", "I am fine."]),
+        ("Mr. Smith came.", ["Mr. Smith came."]),
+        ("One.\n\n  Two.  \r\nThree", ["One.", "Two.", "Three"]),
+        ("  leading and trailing  ", ["leading and trailing"]),
+        ("", []),
+        (" \n\t", []),
+        ("12:30", []),
+        ("🙂 👍🏽", []),
+        ("Hello 🙂", ["Hello 🙂"]),
+    ],
+)
+def test_sentences_are_translatable_and_what_is_between_them_is_not(
+    text: str, translatable: list[str]
+) -> None:
+    assert [piece.text for piece in segment(text, "en") if piece.is_translatable] == translatable
+
+
+def test_nothing_is_ever_lost() -> None:
+    chance = random.Random(5)
+    alphabet = "aÄ.!? \n\r\t\u2028\u00a0\x0b\x0c\x1c\x85\u200b\ufeff\0„“\"'()1🙂漢。"
+    for _ in range(2000):
+        text = "".join(chance.choices(alphabet, k=chance.randint(0, 40)))
+        for language in ("en", "de", "xx"):
+            assert "".join(piece.text for piece in segment(text, language)) == text
+
+
+def test_margins_are_kept_apart_from_the_sentence() -> None:
+    assert segment("  Hi.\n", "en") == [
+        Segment("  ", is_translatable=False),
+        Segment("Hi.", is_translatable=True),
+        Segment("\n", is_translatable=False),
+    ]
+
+
+def test_the_detector_answers_only_among_its_languages() -> None:
+    detector = LanguageDetector(["de", "en"])
+
+    for text in ("Bonjour tout le monde", "Wo ist der Bahnhof?", "Where is it?", "漢字"):
+        ranked = detector.rank(text)
+        assert {each.language for each in ranked} == {"de", "en"}
+        assert sum(each.confidence for each in ranked) == pytest.approx(1)
+    assert detector.rank("Wo ist der Bahnhof?")[0].language == "de"
+    assert detector.rank("12 !")[0].confidence == 0
+
+
+def test_a_language_the_detector_does_not_know_is_never_named() -> None:
+    ranked = LanguageDetector(["de", "tlh"]).rank("Wo ist der Bahnhof?")
+    assert [each.language for each in ranked] == ["de"]
+
+
+def test_languages_have_english_names() -> None:
+    assert (english_name("de"), english_name("pt-BR")) == ("German", "Portuguese (Brazil)")

@@ -1,0 +1,199 @@
+"""The Translator's own decisions, with a model that repeats its source."""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pytest
+from prometheus_client import CollectorRegistry
+
+from model import Card, DecodingOptions, Detokenizer, Tokenizer
+from server.decoding_fields import DecodingFields
+from server.engine import Engine, Request, Update
+from server.errors import GenerationFailed, TooLarge, UnsupportedLanguage
+from server.metrics import Metrics
+from server.scheduler import Scheduler
+from server.translator import Delta, Result, Translator
+from tests.server.fakes import EOS, EchoRunner
+
+LETTERS = ["", *"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ .,!?äöü"]
+
+
+class Letters(Tokenizer):
+    """One token a character: what is generated reads as what was sent."""
+
+    def __init__(self) -> None:
+        pass
+
+    def encode(self, text: str, target: str | None = None) -> tuple[int, ...]:
+        return (*[LETTERS.index(letter) for letter in text], EOS)
+
+    def encode_raw(self, text: str) -> tuple[int, ...]:
+        return self.encode(text)
+
+    def detokenizer(self) -> Detokenizer:
+        return Detokenizer(LETTERS, frozenset({EOS}))
+
+    def is_special(self, token: int) -> bool:
+        return token == EOS
+
+
+def card(**changes: Any) -> Card:
+    values: dict[str, Any] = {
+        "name": "echo",
+        "architecture": "echo",
+        "parameters": 0,
+        "max_source": 60,
+        "max_target": 60,
+        "defaults": {},
+        "targets": {"en": ("de",), "de": ("en",)},
+        "has_target_token": False,
+    }
+    return Card(**values | changes)
+
+
+def translated(
+    texts: list[str],
+    runner: EchoRunner | None = None,
+    *,
+    source: str = "en",
+    **fields: Any,
+) -> tuple[list[Delta], list[Result]]:
+    """Translate with a fresh engine; returns all deltas and the results."""
+
+    async def run() -> tuple[list[Delta], list[Result]]:
+        translator = build(runner or EchoRunner())
+        translator.engine.start()
+        try:
+            reading = await translator.translate(
+                texts, source, "de", DecodingFields(**fields), timeout_s=30
+            )
+            async with reading:
+                deltas = [delta async for delta in reading.deltas()]
+                return deltas, reading.results()
+        finally:
+            await asyncio.to_thread(translator.engine.stop)
+
+    return asyncio.run(run())
+
+
+def build(runner: EchoRunner, model: Card | None = None) -> Translator:
+    def engine(publish: Callable[[Sequence[Update]], None]) -> Engine:
+        return Engine(
+            runner,
+            Scheduler(4, EOS, source_tokens_per_tick=1000),
+            publish,
+            Metrics(CollectorRegistry(), "x").for_model("echo"),
+            probe=Request((EOS,), DecodingOptions(max_new_tokens=1)),
+            max_waiting=100,
+        )
+
+    return Translator(model or card(), Letters(), engine, max_texts=9, max_characters=500)
+
+
+def test_deltas_come_in_reading_order_and_concatenate_to_the_results() -> None:
+    texts = ["One. Two three. ", "  ", "Four!\n\nFive?"]
+    deltas, results = translated(texts)
+
+    assert [result.text for result in results] == texts
+    order = [(delta.text_index, delta.segment) for delta in deltas]
+    assert order == sorted(order)
+    for index, text in enumerate(texts):
+        assert "".join(delta.text for delta in deltas if delta.text_index == index) == text
+
+
+@pytest.mark.parametrize(
+    ("stop", "text"),
+    [
+        (["lo"], "Hel"),
+        (["Hello"], ""),
+        (["zz"], "Hello world"),
+        (["world", "o w"], "Hell"),
+        (["d"], "Hello worl"),
+        (["l", "e"], "H"),
+        (["world!"], "Hello world"),  # held back as its beginning, released at the end
+    ],
+)
+def test_a_stop_string_is_never_shown_not_even_in_part(stop: list[str], text: str) -> None:
+    deltas, results = translated(["Hello world"], stop=stop)
+
+    assert results[0].text == text
+    assert "".join(delta.text for delta in deltas) == text
+    assert results[0].finish == ("stop" if text == "Hello world" else "stop_string")
+
+
+def test_a_cut_sentence_is_named_in_the_warnings() -> None:
+    _, (result,) = translated(["Hello there. Bye."], max_new_tokens=5)
+
+    assert result.text == "Hello Bye."[:5] + " " + "Bye."
+    assert result.finish == "length"
+    assert result.warnings == ("segment 0 was cut at 5 tokens; send a larger max_new_tokens",)
+
+
+def test_a_failure_of_one_sentence_fails_its_request() -> None:
+    sick = EchoRunner(sick=frozenset({LETTERS.index("x")}))
+    with pytest.raises(GenerationFailed):
+        translated(["Fine.", "exit"], sick)
+
+
+def test_usage_counts_what_was_read_and_generated() -> None:
+    _, (result,) = translated(["abc. de."])
+
+    assert (result.usage.source_tokens, result.usage.target_tokens) == (9, 7)
+    assert len(result.scores) == 7
+    assert result.timings.queue_s is not None
+
+
+@pytest.mark.parametrize(
+    ("texts", "source", "target", "error"),
+    [
+        (["a"] * 10, "en", "de", TooLarge),
+        (["a" * 501], "en", "de", TooLarge),
+        (["a" * 100], "en", "de", TooLarge),  # one sentence beyond the model
+        (["a"], "fr", "de", UnsupportedLanguage),
+        (["a"], "en", "fr", UnsupportedLanguage),
+    ],
+)
+def test_what_cannot_be_served_is_refused_before_it_is_submitted(
+    texts: list[str], source: str, target: str, error: type[Exception]
+) -> None:
+    async def run() -> None:
+        translator = build(EchoRunner())
+        with pytest.raises(error):
+            await translator.translate(texts, source, target, DecodingFields(), timeout_s=30)
+        assert translator.engine.held == 0
+
+    asyncio.run(run())
+
+
+def test_a_model_without_languages_detects_and_translates_none() -> None:
+    async def run() -> None:
+        translator = build(EchoRunner(), card(targets={}))
+        with pytest.raises(UnsupportedLanguage, match="declares no languages"):
+            translator.detect("Hello")
+        with pytest.raises(UnsupportedLanguage, match="loaded languages are: none"):
+            await translator.translate(["a"], "auto", "de", DecodingFields(), timeout_s=30)
+
+    asyncio.run(run())
+
+
+def test_leaving_early_cancels_what_is_unfinished() -> None:
+    runner = EchoRunner()
+
+    async def run() -> None:
+        translator = build(runner)
+        translator.engine.start()
+        try:
+            runner.may_step.clear()
+            reading = await translator.translate(
+                ["Hello world"], "en", "de", DecodingFields(), timeout_s=30
+            )
+            async with reading:
+                assert translator.engine.held == 1
+            runner.may_step.set()
+        finally:
+            await asyncio.to_thread(translator.engine.stop)
+        assert repr(translator).startswith("<Translator echo, 0 read, <Engine closed, 0 held")
+
+    asyncio.run(run())
+    assert not runner.rows

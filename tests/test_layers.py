@@ -1,0 +1,111 @@
+"""Imports point one way: down this list. It is complete, so it is also the order to read in."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+LAYERS = [
+    "server.__main__",
+    "server.cli",
+    "server.batch",
+    "server.process",
+    "server.app",
+    "server.routes.generate",
+    "server.routes.translate",
+    "server.routes.health",
+    "server.routes.shared",
+    "server.streaming",
+    "server.access",
+    "server.problems",
+    "server.bodies",
+    "server.serving",
+    "server.translator",
+    "server.text.segmentation",
+    "server.text.languages",
+    "server.decoding_fields",
+    "server.engine",
+    "server.scheduler",
+    "server.generation",
+    "server.auth",
+    "server.metrics",
+    "server.settings",
+    "server.errors",
+    "model",
+    "model.families.marian",
+    "model.tokenizer",
+    "model.checkpoint",
+    "model.runner",
+    "model.decoding.choose",
+    "model.decoding.filters",
+    "model.decoding.rows",
+    "model.decoding.options",
+    "model.latent_cache",
+    "model.kv_cache",
+    "model.transformer",
+    "model.positions",
+    "model.config",
+]
+PACKAGES = {"server", "server.routes", "server.text", "model.decoding", "model.families"}
+
+
+def path_of(module: str) -> Path:
+    path = ROOT.joinpath(*module.split("."))
+    return path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+
+
+def imports(module: str) -> set[str]:
+    """Return what a module imports of ours, the packages' own names left out."""
+    found = set()
+    for node in ast.walk(ast.parse(path_of(module).read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            found |= {str(node.module), *(f"{node.module}.{alias.name}" for alias in node.names)}
+    return {name for name in found if name in LAYERS}
+
+
+def test_every_module_has_a_layer() -> None:
+    files = {*ROOT.glob("model/**/*.py"), *ROOT.glob("server/**/*.py")}
+    assert files == {path_of(module) for module in [*LAYERS, *PACKAGES]}
+
+
+@pytest.mark.parametrize("module", LAYERS)
+def test_a_module_imports_only_lower_layers(module: str) -> None:
+    assert imports(module) <= set(LAYERS[LAYERS.index(module) + 1 :])
+
+
+@pytest.mark.parametrize("module", [m for m in LAYERS if m.startswith("server.")])
+def test_the_server_uses_only_the_models_public_names(module: str) -> None:
+    assert {name for name in imports(module) if name.startswith("model.")} == set()
+
+
+@pytest.mark.parametrize("module", ["server.metrics", "server.settings", "server.errors"])
+def test_leaves_import_nothing_of_ours(module: str) -> None:
+    assert imports(module) == set()
+
+
+def test_the_scheduler_needs_neither_torch_nor_asyncio() -> None:
+    check = "import sys, server.scheduler; print(sorted({'torch', 'asyncio'} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, cwd=ROOT)
+    assert done.stdout == "[]\n", done.stderr
+
+
+def test_nothing_that_is_shipped_can_unpickle_or_evaluate() -> None:
+    for package in ("model", "server"):
+        for path in (ROOT / package).rglob("*.py"):
+            for node in ast.walk(ast.parse(path.read_text())):
+                if isinstance(node, ast.Import | ast.ImportFrom):
+                    names = {alias.name for alias in node.names} | {getattr(node, "module", "")}
+                    assert not names & {"pickle", "marshal", "shelve"}, path
+                if isinstance(node, ast.Call):
+                    assert ast.unparse(node.func) not in {"eval", "exec", "torch.load"}, path
+
+
+def test_devices_are_named_only_where_backends_are_chosen() -> None:
+    allowed = {ROOT / "model/__init__.py", ROOT / "server/settings.py"}
+    for path in {*ROOT.glob("model/**/*.py"), *ROOT.glob("server/**/*.py")} - allowed:
+        assert "cuda" not in path.read_text(), path
