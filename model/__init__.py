@@ -58,6 +58,11 @@ class Card:
     targets: dict[str, tuple[str, ...]]
     has_target_token: bool
 
+    @property
+    def languages(self) -> list[str]:
+        """Every language that is a source or a target."""
+        return sorted({*self.targets, *(c for codes in self.targets.values() for c in codes)})
+
 
 @dataclass(frozen=True, slots=True)
 class Model:

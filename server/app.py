@@ -21,6 +21,7 @@ from server.routes import generate, health, translate
 from server.scheduler import Scheduler
 from server.serving import Serving
 from server.settings import Settings
+from server.text.languages import LanguageDetector
 from server.translator import Translator
 
 logger = logging.getLogger(__name__)
@@ -82,7 +83,8 @@ async def _load(serving: Serving, models: Sequence[Model] | None) -> None:
             serving.progress = "loading the model"
             models = [await asyncio.to_thread(load_model, serving.settings)]
         for model in models:
-            translator = build_translator(model, serving.settings, serving.metrics)
+            detector = await asyncio.to_thread(load_detector, model)
+            translator = build_translator(model, detector, serving.settings, serving.metrics)
             serving.progress = "warming up"
             translator.engine.start()
             serving.translators[model.card.name] = translator
@@ -108,7 +110,14 @@ def load_model(settings: Settings) -> Model:
     )
 
 
-def build_translator(model: Model, settings: Settings, metrics: Metrics) -> Translator:
+def load_detector(model: Model) -> LanguageDetector | None:
+    """Load what tells the model's languages apart; None where it declares none."""
+    return LanguageDetector(model.card.languages) if model.card.languages else None
+
+
+def build_translator(
+    model: Model, detector: LanguageDetector | None, settings: Settings, metrics: Metrics
+) -> Translator:
     """Put an engine and a translator in front of a model; the engine is not started."""
     eos = model.runner.config.eos
 
@@ -125,6 +134,7 @@ def build_translator(model: Model, settings: Settings, metrics: Metrics) -> Tran
     return Translator(
         model.card,
         model.tokenizer,
+        detector,
         engine,
         max_texts=settings.max_texts,
         max_characters=settings.max_characters,

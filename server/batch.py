@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from server import __version__
-from server.app import build_translator, load_model
+from server.app import build_translator, load_detector, load_model
 from server.decoding_fields import DecodingFields
 from server.errors import ServiceError
 from server.metrics import Metrics
@@ -36,7 +36,8 @@ async def _translate_lines(
     settings: Settings, lines: Sequence[str], source: str, target: str, out: TextIO
 ) -> None:
     model = load_model(settings)
-    translator = build_translator(model, settings, Metrics(CollectorRegistry(), __version__))
+    metrics = Metrics(CollectorRegistry(), __version__)
+    translator = build_translator(model, load_detector(model), settings, metrics)
     translator.engine.start()
     console = Console(stderr=True)
     try:

@@ -243,6 +243,7 @@ class Translator:
         self,
         card: Card,
         tokenizer: Tokenizer,
+        detector: LanguageDetector | None,
         engine: Callable[[Callable[[Sequence[Update]], None]], Engine],
         *,
         max_texts: int,
@@ -251,6 +252,7 @@ class Translator:
         """Build the engine around this translator's own way to receive updates.
 
         Args:
+            detector: of the card's languages; None where it declares none.
             engine: given the function that publishes updates, returns the engine to use.
         """
         self.card = card
@@ -259,9 +261,8 @@ class Translator:
         self._readers: dict[int, _Reader] = {}
         self._loop = asyncio.get_running_loop()
         self.engine = engine(self._publish)
-        languages = {*card.targets, *(code for codes in card.targets.values() for code in codes)}
-        self.languages = sorted(languages)
-        self._detector = LanguageDetector(self.languages) if languages else None
+        self.languages = card.languages
+        self._detector = detector
 
     # -- what a request asks for -------------------------------------------------------------
 

@@ -34,9 +34,7 @@ def test_when_tokens_are_sampled(
 
 @pytest.mark.parametrize("name", ["top_k", "top_p", "seed"])
 @pytest.mark.parametrize("without", [{}, {"temperature": 0}, {"do_sample": False}])
-def test_what_only_sampling_reads_is_refused_without_it(
-    name: str, without: dict[str, Any]
-) -> None:
+def test_what_only_sampling_reads_is_refused_without_it(name: str, without: dict[str, Any]) -> None:
     with pytest.raises(InvalidRequest, match=f"{name} has no effect"):
         options({name: 1, **without})
 
@@ -55,7 +53,12 @@ def test_how_long_a_target_may_become(sent: dict[str, Any], expected: int) -> No
 
 
 def test_own_values_win_over_the_models_defaults() -> None:
-    defaults = {"repetition_penalty": 1.3, "no_repeat_ngram_size": 3, "top_k": 9, "temperature": 2.0}
+    defaults = {
+        "repetition_penalty": 1.3,
+        "no_repeat_ngram_size": 3,
+        "top_k": 9,
+        "temperature": 2.0,
+    }
     assert options({}, defaults).repetition_penalty == 1.3
     assert options({"repetition_penalty": 1}, defaults).repetition_penalty == 1
     assert options({}, defaults).no_repeat_ngram_size == 3

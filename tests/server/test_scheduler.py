@@ -96,7 +96,7 @@ def test_cancelling_ends_what_runs_and_what_waits(is_running: bool) -> None:
 
     assert given_up.finish is Finish.CANCELLED
     assert subject.reclaim() == ([given_up.slot] if is_running else [])
-    assert repr(subject) == "<Scheduler 1 running, 0 waiting, %d free>" % (1 if is_running else 0)
+    assert repr(subject) == f"<Scheduler 1 running, 0 waiting, {int(is_running)} free>"
     assert subject.cancel([2]) == []
 
 

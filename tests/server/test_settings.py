@@ -1,4 +1,5 @@
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pydantic import ValidationError
@@ -51,7 +52,7 @@ def test_a_misspelt_variable_is_found_and_those_of_kubernetes_are_not() -> None:
         ("nonsense", 1),
     ],
 )
-def test_a_value_out_of_range_is_refused(field: str, value: object) -> None:
+def test_a_value_out_of_range_is_refused(field: str, value: Any) -> None:
     with pytest.raises(ValidationError, match=field):
         Settings(**{field: value})
 

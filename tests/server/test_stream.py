@@ -52,7 +52,7 @@ def send_and_leave(live: Live, path: str, body: dict[str, Any]) -> socket.socket
         "How do I get to the station? I am lost.\n\n  Thank you! 🙂 \n",
         "\u2028 I like data: x\r\nevent: done 12",
         "  ",
-        "I think \"Ärger\" is 👩‍👩‍👧 funny – isn't it?",
+        'I think "Ärger" is 👩‍👩‍👧 funny – isn\'t it?',
     ],
 )
 def test_the_deltas_concatenate_to_the_plain_answer(live: Live, text: str) -> None:
@@ -158,8 +158,10 @@ def test_a_client_that_leaves_frees_its_slots_at_the_next_step(
         if blocker:
             blocker.close()
             live.wait_until(
-                lambda: live.metric("requests_total", route="/translate", outcome="cancelled")
-                == 1 + (path == "/translate")
+                lambda: (
+                    live.metric("requests_total", route="/translate", outcome="cancelled")
+                    == 1 + (path == "/translate")
+                )
             )
             gate.allow(1)
             live.wait_until(lambda: live.held == 0)
@@ -270,5 +272,3 @@ def test_the_requests_counted_are_the_requests_made(bundled: Model) -> None:
         assert live.metric("requests_total", route="/translate", outcome="invalid") == 2
         assert live.metric("requests_total", route="other", outcome="invalid") == 1
         assert 'stele_latent_cache_hits_total{model="en-de"}' in text
-
-

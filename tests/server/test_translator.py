@@ -13,6 +13,7 @@ from server.engine import Engine, Request, Update
 from server.errors import GenerationFailed, TooLarge, UnsupportedLanguage
 from server.metrics import Metrics
 from server.scheduler import Scheduler
+from server.text.languages import LanguageDetector
 from server.translator import Delta, Result, Translator
 from tests.server.fakes import EOS, EchoRunner
 
@@ -88,7 +89,9 @@ def build(runner: EchoRunner, model: Card | None = None) -> Translator:
             max_waiting=100,
         )
 
-    return Translator(model or card(), Letters(), engine, max_texts=9, max_characters=500)
+    model = model or card()
+    detector = LanguageDetector(model.languages) if model.languages else None
+    return Translator(model, Letters(), detector, engine, max_texts=9, max_characters=500)
 
 
 def test_deltas_come_in_reading_order_and_concatenate_to_the_results() -> None:
