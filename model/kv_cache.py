@@ -1,10 +1,10 @@
 """KVCache: keys and values of running rows (self-attention) and their sources (cross)."""
 
 import math
+import mmap
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -23,8 +23,10 @@ def _zeros(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> 
     """Return zeros; on a CPU their memory is taken from the system only where it is written."""
     if device.type != "cpu":
         return torch.zeros(shape, dtype=dtype, device=device)
-    lazily_zero = np.zeros(math.prod(shape) * dtype.itemsize, dtype=np.uint8)
-    return torch.from_numpy(lazily_zero).view(dtype).view(shape)
+    memory = mmap.mmap(-1, math.prod(shape) * dtype.itemsize)
+    if hasattr(mmap, "MADV_NOHUGEPAGE"):  # a huge page would make whole rows resident at once
+        memory.madvise(mmap.MADV_NOHUGEPAGE)
+    return torch.frombuffer(memory, dtype=dtype).view(shape)
 
 
 @dataclass(slots=True)

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import signal
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -95,6 +96,10 @@ def serve(
     flags["http_host"], flags["http_port"] = flags.pop("host"), flags.pop("port")
     settings = read_settings(**flags)
     _log_to_stderr(settings.log_level)
+    # The first process of a container ignores signals that it does not handle; until the server
+    # handles them there is nothing to finish.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: os._exit(0))
     # PyTorch takes a second to import: not for --help, nor before the settings are known good.
     from server.app import create_app
     from server.process import run

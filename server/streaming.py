@@ -27,7 +27,7 @@ _Answer = TypeVar("_Answer")
 
 
 def event(data: dict[str, Any], name: str | None = None) -> ServerSentEvent:
-    """Return one event with compact JSON in one line, also to clients that split as Unicode does."""
+    """Return one event with compact JSON in one line, however a client splits lines."""
     text = json.dumps(data, ensure_ascii=False, separators=(",", ":")).translate(_LINE_ENDS)
     return ServerSentEvent(raw_data=text, event=name)
 
