@@ -66,10 +66,15 @@ class Runner(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One source to be continued into one target."""
+    """One source to be continued into one target.
+
+    What does not stream is published once, at its end: waking its reader at every token would cost
+    the event loop more than it is worth.
+    """
 
     source: tuple[int, ...]
     options: DecodingOptions
+    streams: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,6 +183,7 @@ class Engine:
                         max_new_tokens=request.options.max_new_tokens,
                         deadline=now + timeout_s,
                         accepted_at=now,
+                        streams=request.streams,
                     )
                     for identity, request in zip(ids, requests, strict=True)
                 ]
@@ -286,6 +292,8 @@ class Engine:
             self._metrics.inter_token_s.observe(now - self._last_step_at)
         self._last_step_at = now
         changed = self._scheduler.commit(tokens, now)
+        gained = sum(g.finish in (None, Finish.LENGTH) for g in changed)
+        self._metrics.target_tokens.inc(gained)
         for generation in changed:
             if generation.first_token_at == now:
                 self._metrics.time_to_first_token_s.observe(now - generation.accepted_at)
@@ -321,11 +329,11 @@ class Engine:
 
     def _report(self, changed: Sequence[Generation]) -> None:
         """Publish what is new about `changed`, each once."""
-        if not changed:
-            return
         now = self._clock()
-        updates = [self._update(generation, now) for generation in dict.fromkeys(changed)]
-        self._metrics.target_tokens.inc(sum(len(update.tokens) for update in updates))
+        wanted = [g for g in dict.fromkeys(changed) if g.streams or g.finish is not None]
+        updates = [self._update(generation, now) for generation in wanted]
+        if not updates:
+            return
         with self._door:
             self._held -= sum(update.finish is not None for update in updates)
         self._publish(updates)

@@ -35,6 +35,7 @@ class Generation:
     max_new_tokens: int
     deadline: float
     accepted_at: float
+    streams: bool = True  # others want each token, not only the end
     admitted_at: float | None = None
     first_token_at: float | None = None
     slot: int | None = None

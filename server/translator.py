@@ -6,6 +6,7 @@ JSON and SSE are one path: a JSON answer is the stream, collected.
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from types import TracebackType
 from typing import Self
 
@@ -21,7 +22,7 @@ from server.errors import (
 )
 from server.generation import Finish
 from server.text.languages import Detection, LanguageDetector
-from server.text.segmentation import Segment, segment
+from server.text.segmentation import segment
 
 
 @dataclass(frozen=True, slots=True)
@@ -275,11 +276,13 @@ class Translator:
         *,
         timeout_s: float,
         wants_scores: bool = False,
+        streams: bool = False,
     ) -> Reading:
         """Prepare a translation; entering the returned context submits it.
 
         Args:
             source: a language code, or `auto`: detected for each text.
+            streams: whether deltas are wanted while the text is generated, or all at its end.
 
         Raises:
             InvalidRequest, UnsupportedLanguage, TooLarge: before anything is accepted.
@@ -288,13 +291,21 @@ class Translator:
         self._verify_pair(source, target)
         fields.verified(self.card.defaults)
 
+        make = partial(self._reader, fields, wants_scores, streams)
+
         def prepare() -> list[_Text]:
-            return [self._plan(text, source, target, fields, wants_scores) for text in texts]
+            return [self._plan(text, source, target, make) for text in texts]
 
         return Reading(self, await asyncio.to_thread(prepare), timeout_s)
 
     async def generate(
-        self, text: str, fields: DecodingFields, *, timeout_s: float, wants_scores: bool = False
+        self,
+        text: str,
+        fields: DecodingFields,
+        *,
+        timeout_s: float,
+        wants_scores: bool = False,
+        streams: bool = False,
     ) -> Reading:
         """Prepare raw text-to-text: special tokens in `text` count as such, nothing is segmented.
 
@@ -304,7 +315,7 @@ class Translator:
         self.verify_size([text])
         fields.verified(self.card.defaults)
         source = await asyncio.to_thread(self.tokenizer.encode_raw, text)
-        reader = self._reader(source, fields, wants_scores)
+        reader = self._reader(fields, wants_scores, streams, source)
         return Reading(self, [_Text([reader])], timeout_s)
 
     def detect(self, text: str) -> list[Detection]:
@@ -343,27 +354,25 @@ class Translator:
     # -- text to ids -------------------------------------------------------------------------
 
     def _plan(
-        self, text: str, source: str, target: str, fields: DecodingFields, wants_scores: bool
+        self, text: str, source: str, target: str, make: Callable[[tuple[int, ...]], _Reader]
     ) -> _Text:
         detected = self.detect(text)[0] if source == "auto" else None
         language = detected.language if detected else source
         if language == target:
             return _Text([text], detected)
         code = target if self.card.has_target_token else None
-        parts: list[Part] = []
-        for piece in segment(text, language):
-            parts.append(self._part(piece, code, fields, wants_scores))
+        parts: list[Part] = [
+            make(self.tokenizer.encode(piece.text, code)) if piece.is_translatable else piece.text
+            for piece in segment(text, language)
+        ]
         return _Text(parts, detected)
 
-    def _part(
-        self, piece: Segment, code: str | None, fields: DecodingFields, wants_scores: bool
-    ) -> Part:
-        if not piece.is_translatable:
-            return piece.text
-        return self._reader(self.tokenizer.encode(piece.text, code), fields, wants_scores)
-
     def _reader(
-        self, source: tuple[int, ...], fields: DecodingFields, wants_scores: bool
+        self,
+        fields: DecodingFields,
+        wants_scores: bool,
+        streams: bool,
+        source: tuple[int, ...],
     ) -> _Reader:
         if len(source) > self.card.max_source:
             raise TooLarge(
@@ -376,7 +385,9 @@ class Translator:
             defaults=self.card.defaults,
             wants_scores=wants_scores,
         )
-        return _Reader(Request(source, options), self.tokenizer.detokenizer())
+        # A stop string is found in the text, so that the text has to be followed.
+        request = Request(source, options, streams=streams or bool(options.stop))
+        return _Reader(request, self.tokenizer.detokenizer())
 
     def verify_size(self, texts: Sequence[str]) -> None:
         """Raise TooLarge for too many texts or too long a one."""

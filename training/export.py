@@ -33,13 +33,13 @@ def export(
         "add_bias_logits": False,
     }
     config.pop("_name_or_path", None)
+    config.pop("forced_eos_token_id", None)
     config.pop("_attn_implementation_internal", None)
     generation = {
         "bad_words_ids": [[pad]],
         "bos_token_id": None,
         "decoder_start_token_id": pad,
         "eos_token_id": 0,
-        "forced_eos_token_id": 0,
         "max_length": 512,
         "num_beams": 1,
         "pad_token_id": pad,

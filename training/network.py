@@ -38,7 +38,7 @@ def build(
             share_encoder_decoder_embeddings=True,
             tie_word_embeddings=True,
             eos_token_id=0,
-            forced_eos_token_id=0,
+            forced_eos_token_id=None,
             pad_token_id=pad,
             bos_token_id=None,
             decoder_start_token_id=pad,

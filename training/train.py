@@ -80,7 +80,7 @@ class Training:
         count = int(target.ne(self.model.config.pad_token_id).sum())
         with torch.autocast(self.device.type, dtype=torch.bfloat16):
             loss = token_loss(self.model, source, target, self.recipe.smoothing)
-        (loss / count).backward()
+        torch.autograd.backward(loss / count)
         shared = self.model.model.shared.weight
         if shared.grad is not None:
             shared.grad[self.model.config.pad_token_id].zero_()

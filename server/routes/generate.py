@@ -62,7 +62,7 @@ class Prepared:
     reading: Reading
 
 
-async def _prepare(request: Request, shared: Serving) -> Prepared:
+async def _prepare(request: Request, shared: Serving, *, streams: bool = False) -> Prepared:
     refuse_while_draining(shared)
     authorise(request, shared)
     sent = await read_fields(request, shared.settings.max_body_bytes)
@@ -76,7 +76,8 @@ async def _prepare(request: Request, shared: Serving) -> Prepared:
         fields.inputs,
         fields.parameters,
         timeout_s=shared.settings.request_timeout_s,
-        wants_scores=True,
+        wants_scores=streams or fields.parameters.details,
+        streams=streams,
     )
     return Prepared(fields.parameters, reading)
 
@@ -123,7 +124,7 @@ def _details(result: Result, prepared: Prepared) -> dict[str, Any]:
 
 async def _submitted(request: Request, shared: Shared) -> AsyncIterator[Prepared]:
     """Submit before the first byte, while a status can still be sent; give up at the end."""
-    prepared = await _prepare(request, shared)
+    prepared = await _prepare(request, shared, streams=True)
     async with prepared.reading:
         yield prepared
 

@@ -64,7 +64,7 @@ class Prepared:
     reading: Reading
 
 
-async def _prepare(request: Request, shared: Serving) -> Prepared:
+async def _prepare(request: Request, shared: Serving, *, streams: bool = False) -> Prepared:
     """Read, verify and tokenise; nothing is submitted yet."""
     refuse_while_draining(shared)
     sent = await read_fields(request, shared.settings.max_body_bytes)
@@ -83,6 +83,7 @@ async def _prepare(request: Request, shared: Serving) -> Prepared:
         fields,
         timeout_s=shared.settings.request_timeout_s,
         wants_scores=fields.details,
+        streams=streams,
     )
     request.state.log = {"model": translator.card.name, "texts": len(fields.texts)}
     return Prepared(fields, translator, reading)
@@ -160,7 +161,7 @@ def _summary(result: Result) -> dict[str, Any]:
 
 async def _submitted(request: Request, shared: Shared) -> AsyncIterator[Prepared]:
     """Submit before the first byte, while a status can still be sent; give up at the end."""
-    prepared = await _prepare(request, shared)
+    prepared = await _prepare(request, shared, streams=True)
     if not isinstance(prepared.fields.q, str):
         raise InvalidRequest("Invalid request: q must be one text to be streamed")
     async with prepared.reading:

@@ -3,6 +3,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 
 import pytest
 from prometheus_client import CollectorRegistry
@@ -82,6 +83,23 @@ def test_every_request_gets_its_own_tokens_back() -> None:
     assert [log.tokens[i] for i in ids] == targets
     assert Counter(f for _, f in log.finishes) == {Finish.STOP: 4}
     assert repr(engine) == "<Engine closed, 0 held, <Scheduler 0 running, 0 waiting, 2 free>>"
+
+
+def test_what_does_not_stream_is_published_once_and_whole() -> None:
+    batches: list[int] = []
+    with running(EchoRunner()) as (engine, log):
+        publish = engine._publish
+
+        def counted(updates: Sequence[Update]) -> None:
+            batches.extend(len(update.tokens) for update in updates)
+            publish(updates)
+
+        engine._publish = counted
+        engine.submit([replace(request(1, 2, 3), streams=False)], 60)
+        log.wait_for_ends(1)
+
+    assert batches == [3]
+    assert list(log.tokens.values()) == [[1, 2, 3]]
 
 
 def test_requests_join_a_running_batch() -> None:
