@@ -1,5 +1,7 @@
 """Request bodies, read within their limit and turned into verified fields with errors that help."""
 
+import asyncio
+from collections.abc import AsyncIterator
 from typing import Any, TypeVar
 from urllib.parse import parse_qsl
 
@@ -9,7 +11,7 @@ from pydantic_core import from_json
 from starlette.exceptions import HTTPException
 from starlette.types import Message
 
-from server.errors import ClientGone, InvalidRequest, TooLarge, UnsupportedMedia
+from server.errors import BodyTimeout, ClientGone, InvalidRequest, TooLarge, UnsupportedMedia
 
 Fields = TypeVar("Fields", bound=BaseModel)
 
@@ -18,8 +20,12 @@ _MULTIPART = "multipart/form-data"
 _BOM = b"\xef\xbb\xbf"
 
 
-async def read_body(request: Request, max_bytes: int) -> bytes:
-    """Read a body of at most `max_bytes`; what is larger is refused before it has all arrived."""
+async def read_body(request: Request, max_bytes: int, timeout_s: float) -> bytes:
+    """Read a body of at most `max_bytes`; what is larger is refused before it has all arrived.
+
+    Raises:
+        TooLarge, UnsupportedMedia, BodyTimeout, ClientGone: whichever limit is met first.
+    """
     encoding = request.headers.get("content-encoding", "identity")
     if encoding != "identity":
         raise UnsupportedMedia(f"Content-Encoding {encoding[:40]!r} is not read; send identity")
@@ -28,25 +34,35 @@ async def read_body(request: Request, max_bytes: int) -> bytes:
     if declared.isdecimal() and int(declared) > max_bytes:
         raise too_large
     body = bytearray()
-    while True:
+    try:
+        async with asyncio.timeout(timeout_s):
+            async for part in _parts(request):
+                body += part
+                if len(body) > max_bytes:
+                    raise too_large
+    except TimeoutError as error:
+        raise BodyTimeout(f"the body did not arrive within {timeout_s:.0f} s") from error
+    return bytes(body)
+
+
+async def _parts(request: Request) -> AsyncIterator[bytes]:
+    more = True
+    while more:
         message = await request.receive()
         if message["type"] == "http.disconnect":
             raise ClientGone("the client left before its body had arrived")
-        body += message.get("body", b"")
-        if len(body) > max_bytes:
-            raise too_large
-        if not message.get("more_body", False):
-            return bytes(body)
+        yield message.get("body", b"")
+        more = message.get("more_body", False)
 
 
-async def read_fields(request: Request, max_bytes: int) -> dict[str, Any]:
+async def read_fields(request: Request, max_bytes: int, timeout_s: float) -> dict[str, Any]:
     """Read a JSON object or a form, with query parameters beside it.
 
     Raises:
         InvalidRequest: not JSON in UTF-8, not an object, or a field sent twice.
-        TooLarge, UnsupportedMedia, ClientGone: as `read_body`.
+        TooLarge, UnsupportedMedia, BodyTimeout, ClientGone: as `read_body`.
     """
-    body = await read_body(request, max_bytes)
+    body = await read_body(request, max_bytes, timeout_s)
     query = _once(request.query_params.multi_items())
     media = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if media == _FORM and not body.lstrip().startswith(

@@ -79,6 +79,8 @@ def serve(
         int | None, typer.Option(help=_help("latent_cache_bytes"))
     ] = None,
     max_body_bytes: Annotated[int | None, typer.Option(help=_help("max_body_bytes"))] = None,
+    header_timeout_s: Annotated[float | None, typer.Option(help=_help("header_timeout_s"))] = None,
+    body_timeout_s: Annotated[float | None, typer.Option(help=_help("body_timeout_s"))] = None,
     max_texts: Annotated[int | None, typer.Option(help=_help("max_texts"))] = None,
     max_characters: Annotated[int | None, typer.Option(help=_help("max_characters"))] = None,
     max_waiting_segments: Annotated[

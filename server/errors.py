@@ -5,6 +5,7 @@ ServiceError (500)
         UnsupportedLanguage (400)
     TooLarge (413)              a limit is exceeded; names it
     UnsupportedMedia (415)
+    BodyTimeout (408)           the body did not arrive in time
     MissingKey (401), InvalidKey (403)
     UnknownModel (404)
     QueueFull (429), NotReady (503), Draining (503)   refused for now; `retry_after_s`
@@ -60,6 +61,14 @@ class UnsupportedMedia(ServiceError):
     status = 415
     code = "unsupported_media_type"
     title = "Unsupported media type"
+
+
+class BodyTimeout(ServiceError):
+    """The body did not arrive in time."""
+
+    status = 408
+    code = "body_timeout"
+    title = "Body timeout"
 
 
 class MissingKey(ServiceError):

@@ -8,6 +8,7 @@ from types import FrameType
 import uvicorn
 from fastapi import FastAPI
 
+from server.guard import guarded
 from server.serving import Serving
 from server.settings import Settings
 
@@ -53,7 +54,7 @@ def run(app: FastAPI, settings: Settings) -> int:
         app,
         host=settings.http_host,
         port=settings.http_port,
-        http="h11",  # bounds headers at 64 KiB, and refuses a request without Host
+        http=guarded(settings.header_timeout_s),  # h11 bounds headers at 64 KiB, too
         log_config=None,
         access_log=False,
         server_header=False,

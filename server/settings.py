@@ -39,6 +39,12 @@ class Settings(BaseSettings):
         256 * 2**20, ge=0, description="Encoder outputs kept for reuse."
     )
     max_body_bytes: int = Field(2 * 2**20, ge=1, description="Of a request body.")
+    header_timeout_s: float = Field(
+        10.0, gt=0, le=3600, description="Until a connection has sent a request's headers."
+    )
+    body_timeout_s: float = Field(
+        30.0, gt=0, le=3600, description="Until a request's body has arrived."
+    )
     max_texts: int = Field(1000, ge=1, description="Texts in one request.")
     max_characters: int = Field(20_000, ge=1, description="Characters in one text.")
     max_waiting_segments: int = Field(

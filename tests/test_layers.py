@@ -13,6 +13,7 @@ LAYERS = [
     "server.cli",
     "server.batch",
     "server.process",
+    "server.guard",
     "server.app",
     "server.routes.generate",
     "server.routes.translate",

@@ -8,6 +8,19 @@ from safetensors.torch import save_file
 from transformers import MarianMTModel
 
 _NEVER_STORED = ("embed_positions", "lm_head", "embed_tokens")  # derived or tied on load
+_NOT_OF_THE_MODEL = (  # what transformers writes into every config
+    "_name_or_path",
+    "chunk_size_feed_forward",
+    "forced_eos_token_id",
+    "id2label",
+    "label2id",
+    "output_attentions",
+    "output_hidden_states",
+    "problem_type",
+    "return_dict",
+    "transformers_version",
+    "use_cache",
+)
 
 
 def export(
@@ -32,8 +45,8 @@ def export(
         "add_final_layer_norm": False,
         "add_bias_logits": False,
     }
-    config.pop("_name_or_path", None)
-    config.pop("forced_eos_token_id", None)
+    for name in _NOT_OF_THE_MODEL:
+        config.pop(name, None)
     config.pop("_attn_implementation_internal", None)
     generation = {
         "bad_words_ids": [[pad]],

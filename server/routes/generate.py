@@ -8,10 +8,10 @@ from fastapi import APIRouter, Depends, Request
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 from pydantic import BaseModel, ConfigDict, Field
 
-from server.bodies import read_fields, validate
+from server.bodies import validate
 from server.decoding_fields import DecodingFields
 from server.errors import InvalidRequest
-from server.routes.shared import Shared, authorise, body_of, refuse_while_draining
+from server.routes.shared import Shared, authorise, body_of, fields_of, refuse_while_draining
 from server.serving import Serving
 from server.streaming import event, events, while_connected
 from server.translator import Delta, Reading, Result, Token
@@ -65,7 +65,7 @@ class Prepared:
 async def _prepare(request: Request, shared: Serving, *, streams: bool = False) -> Prepared:
     refuse_while_draining(shared)
     authorise(request, shared)
-    sent = await read_fields(request, shared.settings.max_body_bytes)
+    sent = await fields_of(request, shared)
     if isinstance(sent.get("parameters"), dict) and sent["parameters"].get("num_beams", 1) not in (
         1,
         None,

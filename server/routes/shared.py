@@ -5,6 +5,7 @@ from typing import Annotated, Any
 from fastapi import Depends, Request
 from pydantic import BaseModel
 
+from server.bodies import read_fields
 from server.errors import Draining
 from server.serving import Serving
 
@@ -21,6 +22,12 @@ Shared = Annotated[Serving, Depends(serving)]
 def authorise(request: Request, shared: Serving, key: str | None = None) -> None:
     """Accept the request's key, or raise MissingKey or InvalidKey."""
     shared.keys.verify(request.headers.get("authorization"), key)
+
+
+async def fields_of(request: Request, shared: Serving) -> dict[str, Any]:
+    """Read the request's fields within the configured limits."""
+    settings = shared.settings
+    return await read_fields(request, settings.max_body_bytes, settings.body_timeout_s)
 
 
 def refuse_while_draining(shared: Serving) -> None:

@@ -8,10 +8,10 @@ from fastapi import APIRouter, Depends, Request
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 from pydantic import BaseModel, ConfigDict, Field
 
-from server.bodies import read_fields, validate
+from server.bodies import validate
 from server.decoding_fields import DecodingFields
 from server.errors import InvalidRequest
-from server.routes.shared import Shared, authorise, body_of, refuse_while_draining
+from server.routes.shared import Shared, authorise, body_of, fields_of, refuse_while_draining
 from server.serving import Serving
 from server.streaming import event, events, while_connected
 from server.text.languages import Detection, english_name
@@ -67,7 +67,7 @@ class Prepared:
 async def _prepare(request: Request, shared: Serving, *, streams: bool = False) -> Prepared:
     """Read, verify and tokenise; nothing is submitted yet."""
     refuse_while_draining(shared)
-    sent = await read_fields(request, shared.settings.max_body_bytes)
+    sent = await fields_of(request, shared)
     key = sent.get("api_key")
     authorise(request, shared, key if isinstance(key, str) else None)
     for name in ("q", "source", "target"):
@@ -221,7 +221,7 @@ async def languages(shared: Shared) -> list[dict[str, Any]]:
 async def detect(request: Request, shared: Shared) -> list[dict[str, Any]]:
     """List the loaded languages by likelihood, confidence from 0 to 100."""
     refuse_while_draining(shared)
-    sent = await read_fields(request, shared.settings.max_body_bytes)
+    sent = await fields_of(request, shared)
     key = sent.get("api_key")
     authorise(request, shared, key if isinstance(key, str) else None)
     if sent.get("q") in (None, ""):

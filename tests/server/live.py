@@ -11,6 +11,7 @@ import uvicorn
 
 from model import Model, Pending, Runner
 from server.app import create_app
+from server.guard import guarded
 from server.process import HttpServer
 from server.serving import Serving
 from server.settings import Settings
@@ -90,7 +91,13 @@ def serve(*models: Model, wait_for_ready: bool = True, **settings: Any) -> Itera
     app = create_app(configured, models)
     serving: Serving = app.state.serving
     server = HttpServer(
-        uvicorn.Config(app, port=0, http="h11", log_config=None, timeout_graceful_shutdown=20),
+        uvicorn.Config(
+            app,
+            port=0,
+            http=guarded(configured.header_timeout_s),
+            log_config=None,
+            timeout_graceful_shutdown=20,
+        ),
         serving,
     )
     thread = threading.Thread(target=server.run, name="http")
