@@ -99,16 +99,12 @@ def load(
         raise UnsupportedModel(
             f"{folder / 'config.json'}: model_type {architecture!r} is not supported"
         )
-    try:
-        config = marian.config(checkpoint.config, checkpoint.generation)
-    except KeyError as error:
-        raise CheckpointError(f"{folder / 'config.json'} lacks {error}") from error
+    config = _config(checkpoint)
     network = _network(checkpoint, config).to(device, getattr(torch, precision))
     tokenizer = Tokenizer.open(checkpoint, vocabulary=config.vocabulary, eos=config.eos)
-    max_target = min(
-        config.max_positions, checkpoint.generation.get("max_length", config.max_positions)
+    runner = Runner(
+        network, rows=slots, max_target=config.max_target - 1, latent_bytes=latent_bytes
     )
-    runner = Runner(network, rows=slots, max_target=max_target - 1, latent_bytes=latent_bytes)
     card = Card(
         name=name or folder.resolve().name,
         architecture=architecture,
@@ -120,6 +116,18 @@ def load(
         has_target_token=bool(tokenizer.target_codes),
     )
     return Model(runner, tokenizer, card)
+
+
+def _config(checkpoint: Checkpoint) -> ModelConfig:
+    files = f"{checkpoint.folder / 'config.json'} with generation_config.json"
+    try:
+        return marian.config(checkpoint.config, checkpoint.generation)
+    except KeyError as error:
+        raise CheckpointError(f"{files} lacks {error}") from error
+    except TypeError as error:
+        raise CheckpointError(f"{files} holds a value of the wrong kind: {error}") from error
+    except UnsupportedModel as error:
+        raise UnsupportedModel(f"{files}: {error}") from error
 
 
 def _network(checkpoint: Checkpoint, config: ModelConfig) -> EncoderDecoder:

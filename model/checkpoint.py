@@ -87,7 +87,7 @@ class Checkpoint:
                 )
             if not tensor.is_floating_point():
                 raise CheckpointError(f"{path}: {name} is {tensor.dtype}, not floating point")
-            if not bool(tensor.isfinite().all()):
+            if not bool(tensor.float().isfinite().all()):
                 raise CheckpointError(f"{path}: {name} holds values that are not finite")
         return tensors
 

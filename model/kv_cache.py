@@ -81,7 +81,8 @@ class KVCache:
             self.source_keys[layer, index, :, :length] = keys
             self.source_values[layer, index, :, :length] = values
         self.source_lengths[index] = length
-        self._sources[key] = _Source(index)
+        is_finite = all(bool(t.isfinite().all()) for pair in keys_values for t in pair)
+        self._sources[key] = _Source(index, is_clean=is_finite)
 
     def bind(self, row: int, key: Hashable) -> None:
         """Let a free row read the source `key`."""
@@ -99,17 +100,19 @@ class KVCache:
         if not is_clean:
             self.row_keys[:, row] = self.row_values[:, row] = 0
         if not source.rows:
-            if not source.is_clean:
-                self.source_keys[:, source.index] = self.source_values[:, source.index] = 0
-            del self._sources[key]
-            self._free_sources.append(source.index)
+            self._drop(key, source)
+
+    def _drop(self, key: Hashable, source: _Source) -> None:
+        if not source.is_clean:
+            self.source_keys[:, source.index] = self.source_values[:, source.index] = 0
+        del self._sources[key]
+        self._free_sources.append(source.index)
 
     def drop_unread(self) -> None:
         """Free every source that no row is bound to."""
         for key, source in list(self._sources.items()):
             if not source.rows:
-                del self._sources[key]
-                self._free_sources.append(source.index)
+                self._drop(key, source)
 
     def step(self, rows: Tensor, positions: Tensor) -> "StepMemory":
         """Open the cache for one decode step of `rows` at `positions`, both [rows]."""

@@ -105,31 +105,43 @@ class Runner:
                 raise ValueError(
                     f"a source of {len(arrival.source)} tokens; at most {self.max_source}"
                 )
+        # An equal source that is being read already, or arrives twice, skips the encoder as well.
         needed = list(dict.fromkeys(a.source for a in arrivals if not self._cache.holds(a.source)))
         try:
             for source, latent in zip(needed, self.latents.fetch(needed), strict=True):
                 self._cache.add_source(source, self._project(latent))
+            for arrival in arrivals:
+                self._table.occupy(arrival.row, arrival.options)
         except BaseException:
             self._cache.drop_unread()
+            for arrival in arrivals:
+                self._table.vacate(arrival.row)
             raise
+        self.latents.hits += len(arrivals) - len(needed)
         for arrival in arrivals:
-            self._table.occupy(arrival.row, arrival.options)
             self._cache.bind(arrival.row, arrival.source)
 
     @torch.inference_mode()
     def launch(self, rows: Sequence[int]) -> Pending:
         """Decode one token in each of `rows`, all of them admitted."""
+        try:
+            return Pending(self._step(rows))
+        except BaseException:
+            self._unhealthy |= set(rows)  # what they wrote may not be finite
+            raise
+
+    def _step(self, rows: Sequence[int]) -> StepResult:
         padded = [*rows, *[rows[0]] * (round_up(len(rows), ROW_STEP) - len(rows))]
         index = torch.tensor(padded, device=self._device)
         positions = self._table.lengths[index]
         memory = self._cache.step(index, positions)
         tokens = self._table.newest(index)
-        logits = self.network.decode(tokens[:, None], positions[:, None], memory)[: len(rows), 0]
+        logits = self.network.decode(tokens[:, None], positions[:, None], memory)[:, 0]
         chosen, scores, healthy = self._choose(logits, list(rows), index[: len(rows)], positions)
         self._table.append(index[: len(rows)], chosen)
         result = StepResult(chosen.tolist(), scores.tolist(), healthy.tolist())
         self._unhealthy |= {r for r, ok in zip(rows, result.healthy, strict=True) if not ok}
-        return Pending(result)
+        return result
 
     def release(self, rows: Iterable[int]) -> None:
         """Free rows; what an unhealthy one held is overwritten."""
@@ -141,14 +153,19 @@ class Runner:
     def _choose(
         self, logits: Tensor, row_list: list[int], index: Tensor, positions: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
-        wants_scores = any(self._table.options[row].wants_scores for row in row_list)
-        total = logits.logsumexp(1) if wants_scores else None
-        raw = logits.clone() if wants_scores else logits
+        """Choose from the padded rows' logits; `row_list` and `index` are without padding."""
+        asked = [self._table.options[row].wants_scores for row in row_list]
+        # Of all padded rows: of a single one, the sum would be split among threads.
+        total = logits.logsumexp(1)[: len(row_list)] if any(asked) else None
+        logits = logits[: len(row_list)]
+        raw = logits.clone() if any(asked) else logits
         filters.apply(logits, index, row_list, self._table, self.config.eos, self._suppressed)
         chosen, healthy = choose(logits, row_list, positions.tolist(), self._table)
         if total is None:
             return chosen, torch.zeros(len(row_list)), healthy
-        return chosen, raw.gather(1, chosen[:, None]).squeeze(1) - total, healthy
+        scores = raw.gather(1, chosen[:, None]).squeeze(1) - total
+        unasked = ~torch.tensor(asked, device=self._device)
+        return chosen, scores.masked_fill(unasked, 0), healthy
 
     def _project(self, latent: Tensor) -> list[tuple[Tensor, Tensor]]:
         """Project one latent [length, width], padded to a whole step, and drop the padding."""
@@ -162,7 +179,8 @@ class Runner:
     def _encode(self, sources: Sequence[Source]) -> list[Tensor]:
         by_length: dict[int, list[int]] = {}
         for position, source in enumerate(sources):
-            by_length.setdefault(round_up(len(source), SOURCE_STEP), []).append(position)
+            length = min(round_up(len(source), SOURCE_STEP), self.max_source)
+            by_length.setdefault(length, []).append(position)
         latents: dict[int, Tensor] = {}
         for length, positions in by_length.items():
             padded = [

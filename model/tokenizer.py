@@ -31,7 +31,7 @@ class Detokenizer:
     def push(self, token: int) -> str:
         """Take the next token; returns the text that is now certain, often empty."""
         if token in self._silent:
-            return self._certain(self._flush_bytes())
+            return ""
         piece = self._pieces[token]
         if byte := _BYTE.fullmatch(piece):
             self._bytes.append(int(byte[1], 16))
@@ -109,6 +109,8 @@ class Tokenizer:
             ids = json.loads(path.read_text(encoding="utf-8"))
         except ValueError as error:
             raise CheckpointError(f"{path} is not valid JSON: {error}") from error
+        if not isinstance(ids, dict):
+            raise CheckpointError(f"{path} holds {type(ids).__name__}, not a JSON object")
         if sorted(ids.values()) != list(range(len(ids))) or len(ids) != vocabulary:
             raise CheckpointError(f"{path} has {len(ids)} ids; config.json says {vocabulary}")
         if absent := {"</s>", "<unk>", "<pad>"} - set(ids):
@@ -151,10 +153,6 @@ class Tokenizer:
     def detokenizer(self) -> Detokenizer:
         """Return a fresh Detokenizer for one target."""
         return Detokenizer(self._pieces, self._silent)
-
-    def piece(self, token: int) -> str:
-        """Return one token's own text, its leading space included."""
-        return self._pieces[token].replace(_SPACE, " ")
 
     def is_special(self, token: int) -> bool:
         """Whether the token has no text of its own."""

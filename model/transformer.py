@@ -71,9 +71,14 @@ class Attention(nn.Module):
         self.out = nn.Linear(width, width)
 
     def split(self, projected: Tensor) -> Tensor:
-        """[batch, length, width] -> [batch, heads, length, head_dim]."""
+        """[batch, length, width] -> [batch, heads, length, head_dim], contiguous.
+
+        A view would be multiplied by another kernel for one row than for several, and a row's bits
+        would depend on its neighbours.
+        """
         batch, length, width = projected.shape
-        return projected.view(batch, length, self.heads, width // self.heads).transpose(1, 2)
+        by_head = projected.view(batch, length, self.heads, width // self.heads)
+        return by_head.transpose(1, 2).contiguous()
 
     def keys_values(self, memory: Tensor) -> tuple[Tensor, Tensor]:
         """Project [batch, length, width] to keys and values [batch, heads, length, head_dim]."""

@@ -19,7 +19,10 @@ def sample(
         Token ids [rows]: the first, from the likeliest down, whose cumulated probability exceeds
         the draw. Temperature, then top-k, then top-p (Holtzman et al. 2020), as in transformers.
     """
-    ordered, tokens = (logits / temperature[:, None]).sort(dim=1, descending=True, stable=True)
+    # Below zero and away from it, so that no temperature overflows.
+    relative = logits - logits.amax(1, keepdim=True)
+    scaled = relative / temperature.clamp(min=1e-30)[:, None]
+    ordered, tokens = scaled.sort(dim=1, descending=True, stable=True)
     rank = torch.arange(ordered.shape[1], device=logits.device)
     limit = torch.where(top_k > 0, top_k, ordered.shape[1])
     ordered = ordered.masked_fill(rank >= limit[:, None], float("-inf"))

@@ -33,20 +33,29 @@ class DecodingOptions:
     def __post_init__(self) -> None:
         """Verify each value, and those that depend on each other."""
         checks = [
-            (self.max_new_tokens >= 1, "max_new_tokens must be at least 1"),
+            (1 <= self.max_new_tokens < 2**31, "max_new_tokens must be at least 1, below 2^31"),
             (self.min_new_tokens >= 0, "min_new_tokens must not be negative"),
             (
                 self.min_new_tokens <= self.max_new_tokens,
                 f"min_new_tokens {self.min_new_tokens} > max_new_tokens {self.max_new_tokens}",
             ),
             (0 <= self.temperature <= 100, "temperature must be between 0 and 100"),
-            (self.top_k >= 0, "top_k must not be negative"),
+            (0 <= self.top_k < 2**31, "top_k must not be negative, and below 2^31"),
             (0 < self.top_p <= 1, "top_p must be above 0 and at most 1"),
             (0 <= self.seed < 2**64, "seed must be between 0 and 2^64 - 1"),
-            (0 < self.repetition_penalty <= 100, "repetition_penalty must be above 0, at most 100"),
-            (self.no_repeat_ngram_size >= 0, "no_repeat_ngram_size must not be negative"),
+            (
+                0.01 <= self.repetition_penalty <= 100,
+                "repetition_penalty must be between 0.01 and 100",
+            ),
+            (
+                0 <= self.no_repeat_ngram_size < 2**31,
+                "no_repeat_ngram_size must not be negative, and below 2^31",
+            ),
             (len(self.stop) <= 16, "at most 16 stop strings are allowed"),
-            (all(self.stop), "a stop string must not be empty"),
+            (
+                all(0 < len(stop) <= 256 for stop in self.stop),
+                "a stop string must not be empty, nor longer than 256 characters",
+            ),
         ]
         for holds, sentence in checks:
             if not holds:

@@ -48,8 +48,8 @@ class RowTable:
         self.options[row] = options
 
     def vacate(self, row: int) -> None:
-        """Forget what `row` held."""
-        del self.options[row]
+        """Forget what `row` held, if anything."""
+        self.options.pop(row, None)
 
     def newest(self, rows: Tensor) -> Tensor:
         """Return the token that each row's next step reads, [rows]."""
@@ -57,8 +57,9 @@ class RowTable:
 
     def append(self, rows: Tensor, tokens: Tensor) -> None:
         """Record one chosen token per row."""
-        self.lengths[rows] += 1
-        self.history[rows, self.lengths[rows]] = tokens
+        lengths = self.lengths[rows] + 1
+        self.history[rows, lengths] = tokens  # raises beyond the capacity, with nothing changed
+        self.lengths[rows] = lengths
 
     def draws(self, rows: Sequence[int], positions: Sequence[int]) -> list[float]:
         """Return each row's uniform number at its position."""

@@ -70,11 +70,23 @@ def config(published: Mapping[str, Any], generation: Mapping[str, Any]) -> Model
         final_norm=False,
         embedding_scale=width**0.5 if published.get("scale_embedding") else 1.0,
         max_positions=published["max_position_embeddings"],
-        start=generation.get("decoder_start_token_id", published["decoder_start_token_id"]),
-        eos=generation.get("eos_token_id", published["eos_token_id"]),
-        pad=generation.get("pad_token_id", published["pad_token_id"]),
+        max_target=_max_target(published["max_position_embeddings"], generation),
+        start=_token("decoder_start_token_id", published, generation),
+        eos=_token("eos_token_id", published, generation),
+        pad=_token("pad_token_id", published, generation),
         suppressed=_suppressed(generation),
     )
+
+
+def _token(name: str, published: Mapping[str, Any], generation: Mapping[str, Any]) -> int:
+    value = generation.get(name, published[name])
+    only: int = value[0] if isinstance(value, list) and len(value) == 1 else value
+    return only
+
+
+def _max_target(positions: int, generation: Mapping[str, Any]) -> int:
+    max_length = generation.get("max_length")
+    return positions if max_length is None else min(positions, max_length)
 
 
 def _suppressed(generation: Mapping[str, Any]) -> tuple[int, ...]:

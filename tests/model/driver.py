@@ -1,0 +1,115 @@
+"""Requests through a Runner, alone or with staggered company."""
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from model import Arrival, DecodingOptions, Runner
+
+
+@dataclass(frozen=True)
+class Request:
+    source: tuple[int, ...]
+    options: DecodingOptions
+    cancel_after: int | None = None  # steps
+
+
+@dataclass
+class Outcome:
+    tokens: list[int] = field(default_factory=list)
+    scores: list[float] = field(default_factory=list)
+    healthy: bool = True
+
+
+def random_source(rng: random.Random, vocabulary: int, length: int) -> tuple[int, ...]:
+    return (*(rng.randrange(1, vocabulary - 1) for _ in range(length - 1)), 0)
+
+
+def random_requests(
+    rng: random.Random, count: int, *, vocabulary: int, max_source: int, max_tokens: int
+) -> list[Request]:
+    """Every kind of option, source length and way to end; every fifth source is used twice."""
+    requests: list[Request] = []
+    for index in range(count):
+        source = random_source(rng, vocabulary, rng.randint(1, max_source))
+        if index % 5 == 4:
+            source = rng.choice(requests).source
+        max_new_tokens = rng.randint(1, max_tokens)
+        samples = rng.random() < 0.5
+        options = DecodingOptions(
+            max_new_tokens=max_new_tokens,
+            min_new_tokens=rng.choice([0, 0, max_new_tokens // 2]),
+            temperature=rng.uniform(0.3, 2.0) if samples else 0.0,
+            top_k=rng.choice([0, 5, 40]),
+            top_p=rng.choice([1.0, 0.8]),
+            seed=rng.randrange(2**64),
+            repetition_penalty=rng.choice([1.0, 1.0, 1.3, 0.8]),
+            no_repeat_ngram_size=rng.choice([0, 0, 2, 3]),
+            wants_scores=rng.random() < 0.7,
+        )
+        cancel_after = rng.choice([None, None, None, rng.randint(0, max_tokens)])
+        requests.append(Request(source, options, cancel_after))
+    return requests
+
+
+def _has_ended(request: Request, outcome: Outcome, eos: int) -> bool:
+    steps = len(outcome.tokens)
+    return (
+        not outcome.healthy
+        or eos in outcome.tokens[-1:]
+        or steps >= request.options.max_new_tokens
+        or steps == request.cancel_after
+    )
+
+
+def run_together(runner: Runner, requests: Sequence[Request], rng: random.Random) -> list[Outcome]:
+    """Run `requests` as a busy server would: arrivals, rows and their order are all random."""
+    waiting = list(range(len(requests)))
+    free = list(range(runner.rows))
+    running: dict[int, int] = {}  # request by row
+    outcomes = [Outcome() for _ in requests]
+    while waiting or running:
+        newcomers = waiting[: min(rng.randint(0 if running else 1, 6), len(free))]
+        del waiting[: len(newcomers)]
+        rng.shuffle(free)
+        arrivals = {free.pop(): index for index in newcomers}
+        runner.admit(
+            [Arrival(r, requests[i].source, requests[i].options) for r, i in arrivals.items()]
+        )
+        running |= arrivals
+        _release_ended(runner, requests, outcomes, running, free)
+        if running:
+            _step(runner, rng.sample(list(running), len(running)), running, outcomes)
+            _release_ended(runner, requests, outcomes, running, free)
+    return outcomes
+
+
+def _step(
+    runner: Runner, rows: Sequence[int], running: dict[int, int], outcomes: list[Outcome]
+) -> None:
+    result = runner.launch(rows).result()
+    for row, token, score, healthy in zip(
+        rows, result.tokens, result.scores, result.healthy, strict=True
+    ):
+        outcome = outcomes[running[row]]
+        outcome.healthy = healthy
+        outcome.tokens.append(token)
+        outcome.scores.append(score)
+
+
+def _release_ended(
+    runner: Runner,
+    requests: Sequence[Request],
+    outcomes: list[Outcome],
+    running: dict[int, int],
+    free: list[int],
+) -> None:
+    for row, index in list(running.items()):
+        if _has_ended(requests[index], outcomes[index], runner.config.eos):
+            del running[row]
+            runner.release([row])
+            free.append(row)
+
+
+def run_alone(runner: Runner, request: Request) -> Outcome:
+    return run_together(runner, [request], random.Random(0))[0]

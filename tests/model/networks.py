@@ -1,0 +1,90 @@
+"""Tiny random networks whose greedy outputs vary, as folders and as modules."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+
+from model import BUNDLED
+from model.config import ModelConfig
+from model.families import marian
+from model.transformer import EncoderDecoder
+
+EOS, PAD = 0, 95
+
+
+def tiny_config(**changes: Any) -> ModelConfig:
+    shapes: dict[str, Any] = {
+        "vocabulary": 96,
+        "width": 32,
+        "encoder_layers": 2,
+        "decoder_layers": 2,
+        "encoder_heads": 2,  # of 16: narrower ones give other bits at other cache lengths
+        "decoder_heads": 2,
+        "encoder_hidden": 64,
+        "decoder_hidden": 64,
+        "activation": "relu",
+        "norm": "post",
+        "final_norm": False,
+        "embedding_scale": 32**0.5,
+        "max_positions": 512,
+        "max_target": 512,
+        "start": PAD,
+        "eos": EOS,
+        "pad": PAD,
+        "suppressed": (PAD,),
+    }
+    return ModelConfig(**shapes | changes)
+
+
+def randomise(network: EncoderDecoder, *, eos_bias: float = 2.5) -> EncoderDecoder:
+    """Fill `network` so that its next token depends on the source, the position and the target.
+
+    Sharp attention and small feed-forward layers keep it from falling into a constant; random
+    signs in the decoder's last norm keep the tied embedding from repeating the newest token.
+    """
+    generator = torch.Generator().manual_seed(0)
+    for name, parameter in network.named_parameters():
+        noise = torch.randn(parameter.shape, generator=generator)
+        if "norm" in name:
+            value = 1 + 0.1 * noise if name.endswith("weight") else 0.1 * noise
+        elif name == "embedding.weight":
+            value = 0.3 * noise
+        elif parameter.dim() == 1:
+            value = 0.1 * noise
+        else:
+            gain = 0.5 if "feed_forward" in name else 1.5
+            gain = 4.0 if "query" in name or "key" in name else gain
+            value = noise * gain / parameter.shape[1] ** 0.5
+        parameter.data.copy_(value)
+    last = network.decoder[-1].get_submodule("feed_forward_branch.norm").get_parameter("weight")
+    last.data *= torch.randn(last.shape, generator=generator).sign()
+    network.logits_bias.data[network.config.eos] += eos_bias
+    return network.requires_grad_(False).eval()
+
+
+def tiny_network(**changes: Any) -> EncoderDecoder:
+    return randomise(EncoderDecoder(tiny_config(**changes)))
+
+
+def write_tiny_checkpoint(folder: Path) -> None:
+    """Write a random Marian checkpoint that shares the bundled model's vocabulary."""
+    folder.mkdir()
+    for name in ("source.spm", "target.spm", "vocab.json", "tokenizer_config.json"):
+        shutil.copy(BUNDLED / name, folder)
+    shutil.copy(BUNDLED / "generation_config.json", folder)
+    published = json.loads((BUNDLED / "config.json").read_text()) | {
+        "d_model": 32,
+        "encoder_layers": 2,
+        "decoder_layers": 2,
+        "encoder_ffn_dim": 64,
+        "decoder_ffn_dim": 64,
+    }
+    (folder / "config.json").write_text(json.dumps(published))
+    network = randomise(EncoderDecoder(marian.config(published, {})), eos_bias=4.0)
+    tensors = {marian.weight_name(n): t.contiguous() for n, t in network.state_dict().items()}
+    tensors["final_logits_bias"] = tensors["final_logits_bias"][None]
+    save_file(tensors, folder / "model.safetensors")

@@ -1,0 +1,155 @@
+"""A request's tokens and scores are the same bits whatever shares its batch."""
+
+import random
+from collections.abc import Sequence
+
+import pytest
+import torch
+
+from model import BUNDLED, DecodingOptions, Precision, Runner, load
+from model.transformer import EncoderDecoder
+from tests.model.driver import Outcome, Request, random_requests, random_source, run_together
+from tests.model.driver import run_alone as run
+from tests.model.networks import tiny_network
+
+PRECISIONS = pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+
+
+def runner(network: EncoderDecoder, rows: int, latent_bytes: int = 0) -> Runner:
+    return Runner(network, rows=rows, max_target=511, latent_bytes=latent_bytes)
+
+
+def in_precision(network: EncoderDecoder, precision: str) -> EncoderDecoder:
+    return network.to(getattr(torch, precision))
+
+
+def assert_same(
+    requests: Sequence[Request], together: Sequence[Outcome], alone: Sequence[Outcome]
+) -> None:
+    assert [o.tokens for o in together] == [o.tokens for o in alone]
+    asked = [i for i, request in enumerate(requests) if request.options.wants_scores]
+    assert [together[i].scores for i in asked] == [alone[i].scores for i in asked]
+    assert all(outcome.healthy for outcome in [*together, *alone])
+
+
+@PRECISIONS
+def test_random_company_changes_no_bit(precision: Precision, threads: int) -> None:
+    network = in_precision(tiny_network(), precision)
+    rng = random.Random(threads)
+    count, max_tokens = (28, 40) if threads == 1 else (6, 4)  # two slow down on a busy machine
+    requests = random_requests(rng, count, vocabulary=96, max_source=60, max_tokens=max_tokens)
+
+    together = run_together(runner(network, rows=12, latent_bytes=2**14), requests, rng)
+
+    assert_same(requests, together, [run(runner(network, rows=1), r) for r in requests])
+    assert len({token for outcome in together for token in outcome.tokens}) > count, "too uniform"
+
+
+@PRECISIONS
+def test_random_company_changes_no_bit_of_a_loaded_model(
+    precision: Precision, threads: int
+) -> None:
+    network = load(BUNDLED, slots=1, precision=precision).runner.network
+    rng = random.Random(threads)
+    requests = random_requests(
+        rng,
+        10 if threads == 1 else 3,
+        vocabulary=8003,
+        max_source=60 // threads,
+        max_tokens=6 // threads,
+    )
+
+    together = run_together(runner(network, rows=9, latent_bytes=2**17), requests, rng)
+
+    assert_same(requests, together, [run(runner(network, rows=1), r) for r in requests])
+
+
+@PRECISIONS
+@pytest.mark.parametrize("company", [1, 2, 7, 8, 31])
+def test_no_number_of_neighbours_changes_a_bit(precision: Precision, company: int) -> None:
+    network = in_precision(tiny_network(), precision)
+    rng = random.Random(company)
+    options = DecodingOptions(max_new_tokens=4, min_new_tokens=4, wants_scores=True)
+    requests = [
+        Request(random_source(rng, 96, rng.randint(1, 24)), options) for _ in range(company + 1)
+    ]
+
+    together = run_together(runner(network, rows=32), requests, rng)
+
+    assert_same(requests[:3], together[:3], [run(runner(network, rows=1), r) for r in requests[:3]])
+
+
+@PRECISIONS
+@pytest.mark.parametrize("length", [1, 3, 5, 8, 13, 24])
+def test_a_source_encoded_in_company_has_the_bits_of_one_encoded_alone(
+    precision: Precision, length: int
+) -> None:
+    network = in_precision(tiny_network(width=256, encoder_heads=4), precision)
+    rng = random.Random(length)
+    sources = [random_source(rng, 96, length) for _ in range(5)]
+
+    together = runner(network, rows=1, latent_bytes=2**20).latents.fetch(sources)
+
+    for source, latent in zip(sources, together, strict=True):
+        alone = runner(network, rows=1, latent_bytes=2**20).latents.fetch([source])
+        assert torch.equal(latent, alone[0])
+
+
+@PRECISIONS
+def test_a_much_longer_neighbour_changes_no_bit(precision: Precision) -> None:
+    network = in_precision(tiny_network(), precision)
+    rng = random.Random(5)
+    long = DecodingOptions(max_new_tokens=70, min_new_tokens=70, temperature=1.0)
+    short = DecodingOptions(max_new_tokens=20, temperature=1.0, wants_scores=True)
+    requests = [Request(random_source(rng, 96, length), long) for length in (500, 201)]
+    requests += [Request(random_source(rng, 96, rng.randint(1, 40)), short) for _ in range(10)]
+
+    together = run_together(runner(network, rows=3), requests, rng)
+
+    assert_same(requests[2:], together[2:], [run(runner(network, rows=1), r) for r in requests[2:]])
+
+
+def test_scores_of_a_large_vocabulary_do_not_depend_on_company(threads: int) -> None:
+    network = tiny_network(vocabulary=40_000, width=8, encoder_layers=1, decoder_layers=1)
+    rng = random.Random(3)
+    options = DecodingOptions(max_new_tokens=5, min_new_tokens=5, wants_scores=True)
+    requests = [Request(random_source(rng, 40_000, 9), options) for _ in range(6)]
+
+    together = run_together(runner(network, rows=6), requests, rng)
+
+    assert_same(requests, together, [run(runner(network, rows=1), r) for r in requests])
+
+
+def test_a_row_that_asked_for_no_scores_gets_none_whatever_its_neighbour_asked() -> None:
+    rng = random.Random(0)
+    silent = DecodingOptions(max_new_tokens=3, min_new_tokens=3)
+    scored = DecodingOptions(max_new_tokens=3, min_new_tokens=3, wants_scores=True)
+    requests = [Request(random_source(rng, 96, 9), options) for options in (silent, scored)]
+
+    outcomes = run_together(runner(tiny_network(), rows=2), requests, rng)
+
+    assert outcomes[0].scores == [0.0, 0.0, 0.0]
+    assert all(score < 0 for score in outcomes[1].scores)
+
+
+def test_a_seed_decides_the_tokens() -> None:
+    network = tiny_network()
+    source = random_source(random.Random(0), 96, 20)
+
+    def draw(seed: int) -> list[int]:
+        options = DecodingOptions(max_new_tokens=12, min_new_tokens=12, temperature=1.5, seed=seed)
+        return run(runner(network, rows=1), Request(source, options)).tokens
+
+    assert draw(7) == draw(7)
+    assert len({tuple(draw(seed)) for seed in range(8)}) == 8
+
+
+def test_the_end_can_be_forbidden_to_measure_fixed_lengths() -> None:
+    network = tiny_network()
+    network.logits_bias[0] = 100.0
+    endless = Runner(network, rows=1, max_target=9, latent_bytes=0, end_is_forbidden=True)
+
+    outcome = run(endless, Request((5, 6, 0), DecodingOptions(max_new_tokens=9)))
+
+    assert len(outcome.tokens) == 9
+    assert 0 not in outcome.tokens

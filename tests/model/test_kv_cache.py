@@ -1,0 +1,147 @@
+import random
+
+import pytest
+import torch
+from torch import Tensor
+
+from model.kv_cache import KVCache, round_up
+from tests.model.networks import tiny_config
+
+ROWS = 4
+
+
+def kv_cache() -> KVCache:
+    return KVCache(tiny_config(), ROWS, 40, 40, torch.float32, torch.device("cpu"))
+
+
+def pairs(length: int, value: float) -> list[tuple[Tensor, Tensor]]:
+    layer = torch.full((2, length, 16), value)
+    return [(layer, -layer)] * 2
+
+
+def one_step(cache: KVCache, rows: list[int], position: int, value: float = 1.0) -> list[Tensor]:
+    """Write one position in both layers; returns all that the step read."""
+    memory = cache.step(torch.tensor(rows), torch.full((len(rows),), position))
+    new = torch.full((len(rows), 2, 1, 16), value)
+    reads = [memory.extend(layer, new, new) for layer in range(2)]
+    reads += [memory.source(layer) for layer in range(2)]
+    return [tensor for read in reads for tensor in read[:2]]
+
+
+@pytest.mark.parametrize(("count", "expected"), [(0, 0), (1, 8), (8, 8), (9, 16)])
+def test_rounding_up(count: int, expected: int) -> None:
+    assert round_up(count, 8) == expected
+
+
+def test_each_row_reads_its_own_source_and_position() -> None:
+    cache = kv_cache()
+    cache.add_source("a", pairs(3, 1.0))
+    cache.add_source("b", pairs(35, 2.0))
+    cache.bind(3, "a")
+    cache.bind(1, "b")
+
+    memory = cache.step(torch.tensor([1, 3]), torch.tensor([2, 0]))
+    written = torch.randn(2, 2, 1, 16, generator=torch.Generator().manual_seed(0))
+    keys, _, bias = memory.extend(0, written, -written)
+    source_keys, source_values, source_bias = memory.source(1)
+
+    assert torch.equal(keys[0, :, 2], written[0, :, 0])
+    assert torch.equal(keys[1, :, 0], written[1, :, 0])
+    assert bias.isfinite().sum(3).flatten().tolist() == [3, 1]
+    assert source_keys.shape[2] == 64
+    assert source_keys[0, 0, 0, 0] == 2.0
+    assert source_values[1, 0, 0, 0] == -1.0
+    assert source_bias.isfinite().sum(3).flatten().tolist() == [35, 3]
+
+
+def test_equal_sources_are_shared_until_their_last_row_leaves() -> None:
+    cache = kv_cache()
+    cache.add_source("a", pairs(3, 1.0))
+    cache.bind(0, "a")
+    cache.bind(2, "a")
+    assert repr(cache) == "<KVCache 2/4 rows, 1/4 sources>"
+
+    cache.release(0)
+    assert cache.holds("a")
+    cache.release(2)
+
+    assert not cache.holds("a")
+    assert repr(cache) == "<KVCache 0/4 rows, 0/4 sources>"
+
+
+def test_a_source_that_nobody_reads_can_be_dropped() -> None:
+    cache = kv_cache()
+    cache.add_source("read", pairs(3, 1.0))
+    cache.bind(0, "read")
+    cache.add_source("unread", pairs(3, 1.0))
+
+    cache.drop_unread()
+
+    assert (cache.holds("read"), cache.holds("unread")) == (True, False)
+
+
+def test_no_capacity_is_lost_in_thousands_of_comings_and_goings() -> None:
+    cache = kv_cache()
+    rng = random.Random(0)
+    bound: dict[int, int] = {}
+    for _ in range(4000):
+        row = rng.randrange(ROWS)
+        if row in bound:
+            del bound[row]
+            cache.release(row, is_clean=rng.random() < 0.9)
+        else:
+            bound[row] = rng.randrange(6)
+            if not cache.holds(bound[row]):
+                cache.add_source(bound[row], pairs(rng.randint(1, 40), 1.0))
+            cache.bind(row, bound[row])
+        sources = len(set(bound.values()))
+        assert repr(cache) == f"<KVCache {len(bound)}/4 rows, {sources}/4 sources>"
+
+    for row in bound:
+        cache.release(row)
+    for row in range(ROWS):
+        cache.add_source(row, pairs(1, 1.0))
+        cache.bind(row, row)
+    assert repr(cache) == "<KVCache 4/4 rows, 4/4 sources>"
+
+
+def test_what_is_not_clean_reaches_no_later_user_of_the_row_or_the_source() -> None:
+    cache = kv_cache()
+    cache.add_source("bad", pairs(30, float("nan")))
+    for row in range(ROWS):
+        cache.bind(row, "bad")
+    for position in range(5):
+        one_step(cache, list(range(ROWS)), position, float("nan"))
+
+    for row in range(ROWS):
+        cache.release(row, is_clean=False)
+    for row in range(ROWS):
+        cache.add_source(row, pairs(2, 1.0))
+        cache.bind(row, row)
+
+    assert all(read.isfinite().all() for read in one_step(cache, list(range(ROWS)), 0))
+
+
+def test_one_unclean_reader_is_enough_to_wipe_a_shared_source() -> None:
+    cache = kv_cache()
+    cache.add_source("bad", pairs(30, float("nan")))
+    cache.bind(0, "bad")
+    cache.bind(1, "bad")
+
+    cache.release(0, is_clean=False)
+    cache.release(1)
+    cache.add_source("good", pairs(2, 1.0))
+    cache.bind(0, "good")
+
+    assert all(read.isfinite().all() for read in one_step(cache, [0], 0))
+
+
+def test_a_dropped_source_that_is_not_finite_reaches_no_later_user() -> None:
+    cache = kv_cache()
+    cache.add_source("bad", pairs(30, float("nan")))
+
+    cache.drop_unread()
+    cache.add_source("good", pairs(2, 1.0))
+    cache.bind(0, "good")
+
+    assert all(read.isfinite().all() for read in one_step(cache, [0], 0))
