@@ -88,10 +88,15 @@ async def _load(serving: Serving, models: Sequence[Model] | None) -> None:
             serving.progress = "warming up"
             translator.engine.start()
             serving.translators[model.card.name] = translator
-    except (ValueError, OSError, RuntimeError) as error:
+    except (ValueError, OSError) as error:
         serving.failure = error
         serving.progress = f"failed: {error}"
         logger.error("cannot serve: %s", error)
+        return
+    except Exception as error:  # whatever it is, the process must not wait for ever
+        serving.failure = error
+        serving.progress = f"failed: {error}"
+        logger.exception("cannot serve")
         return
     serving.progress = f"loaded in {time.monotonic() - began:.1f} s"
     logger.info("%s", serving.progress)

@@ -35,6 +35,8 @@ def translate_lines(
 async def _translate_lines(
     settings: Settings, lines: Sequence[str], source: str, target: str, out: TextIO
 ) -> None:
+    longest = max(map(len, lines), default=1)
+    settings = settings.model_copy(update={"max_texts": _CHUNK, "max_characters": longest})
     model = load_model(settings)
     metrics = Metrics(CollectorRegistry(), __version__)
     translator = build_translator(model, load_detector(model), settings, metrics)

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from itertools import chain
 from typing import Any, TypeVar
 from urllib.parse import parse_qsl
 
@@ -17,6 +18,7 @@ Fields = TypeVar("Fields", bound=BaseModel)
 
 _FORM = "application/x-www-form-urlencoded"
 _MULTIPART = "multipart/form-data"
+_MAX_ITEMS = 100  # fields of a body, and items of any list but the texts
 _BOM = b"\xef\xbb\xbf"
 
 
@@ -63,12 +65,12 @@ async def read_fields(request: Request, max_bytes: int, timeout_s: float) -> dic
         TooLarge, UnsupportedMedia, BodyTimeout, ClientGone: as `read_body`.
     """
     body = await read_body(request, max_bytes, timeout_s)
-    query = _once(request.query_params.multi_items())
+    query = _form(request.scope["query_string"])
     media = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if media == _FORM and not body.lstrip().startswith(
         b"{"
     ):  # curl -d says form, whatever it sends
-        fields: dict[str, Any] = _once(parse_qsl(_text(body), keep_blank_values=True))
+        fields: dict[str, Any] = _form(body)
     elif media == _MULTIPART:
         fields = await _multipart(request, body)
     elif body.strip():
@@ -78,8 +80,14 @@ async def read_fields(request: Request, max_bytes: int, timeout_s: float) -> dic
     return query | fields
 
 
-def validate(kind: type[Fields], fields: dict[str, Any]) -> Fields:
-    """Check fields against their schema; the error names the field and never repeats its value."""
+def validate(kind: type[Fields], fields: dict[str, Any], *, large: str = "") -> Fields:
+    """Check fields against their schema; the error names the field and never repeats its value.
+
+    Args:
+        large: the one field that may hold many items; bound it before, since every bad item costs.
+    """
+    bounded = {name: value for name, value in fields.items() if name != large}
+    _verify_breadth("the request", bounded)
     try:
         return kind.model_validate(fields)
     except ValidationError as error:
@@ -97,11 +105,19 @@ def validate(kind: type[Fields], fields: dict[str, Any]) -> Fields:
         raise InvalidRequest(f"Invalid request: {name}: {first['msg']}") from error
 
 
-def _text(body: bytes) -> str:
+def _form(body: bytes) -> dict[str, str]:
     try:
-        return body.decode("utf-8")
+        pairs = parse_qsl(
+            body.decode("utf-8"),
+            keep_blank_values=True,
+            errors="strict",
+            max_num_fields=_MAX_ITEMS,
+        )
     except UnicodeDecodeError as error:
-        raise InvalidRequest("Invalid request: the body is not UTF-8") from error
+        raise InvalidRequest("Invalid request: the form is not UTF-8") from error
+    except ValueError as error:
+        raise InvalidRequest(f"Invalid request: more than {_MAX_ITEMS} form fields") from error
+    return _once(pairs)
 
 
 def _json(body: bytes) -> dict[str, Any]:
@@ -112,6 +128,13 @@ def _json(body: bytes) -> dict[str, Any]:
     if not isinstance(fields, dict):
         raise InvalidRequest("Invalid JSON format: send an object")
     return fields
+
+
+def _verify_breadth(name: str, value: Any) -> None:
+    if isinstance(value, list | dict) and len(value) > _MAX_ITEMS:
+        raise InvalidRequest(f"Invalid request: {name[:40]} holds more than {_MAX_ITEMS} items")
+    for inner, part in value.items() if isinstance(value, dict) else ():
+        _verify_breadth(inner, part)
 
 
 def _once(items: list[tuple[str, str]]) -> dict[str, str]:
@@ -129,7 +152,12 @@ async def _multipart(request: Request, body: bytes) -> dict[str, str]:
         return {"type": "http.request", "body": body, "more_body": False}
 
     try:
-        form = await Request(request.scope, replay).form(max_files=0)
+        form = await Request(request.scope, replay).form(max_files=0, max_fields=_MAX_ITEMS)
+        pairs = [(name, value) for name, value in form.multi_items() if isinstance(value, str)]
+        for text in chain.from_iterable(pairs):
+            text.encode()  # a charset may have smuggled in half of a surrogate pair
     except HTTPException as error:
         raise InvalidRequest(f"Invalid request: {error.detail}") from error
-    return _once([(name, value) for name, value in form.multi_items() if isinstance(value, str)])
+    except (LookupError, UnicodeError) as error:
+        raise InvalidRequest("Invalid request: the form is not UTF-8") from error
+    return _once(pairs)

@@ -135,17 +135,17 @@ def translate(
     try:
         lines = text if text else _read_lines(files or ["-"])
         translate_lines(settings, lines, source, target, sys.stdout)
+    except BrokenPipeError:  # whoever reads has seen enough
+        os._exit(0)
     except (ValueError, OSError) as error:
         raise _fail(str(error)) from error
-    except BrokenPipeError:
-        os._exit(0)
 
 
 def _read_lines(files: list[str]) -> list[str]:
     lines: list[str] = []
     for name in files:
         content = sys.stdin.read() if name == "-" else Path(name).read_text(encoding="utf-8")
-        lines += content.splitlines()
+        lines += content.removesuffix("\n").split("\n") if content else []
     return lines
 
 

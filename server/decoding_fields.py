@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from model import DecodingOptions
 from server.errors import InvalidRequest
 
+Int = Annotated[int, Field(ge=-(2**63), lt=2**64)]
 Float = Annotated[float, Field(allow_inf_nan=False)]
 
 _SAMPLING_ONLY = ("top_k", "top_p", "seed")
@@ -19,23 +20,23 @@ class DecodingFields(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    max_new_tokens: int | None = Field(
+    max_new_tokens: Int | None = Field(
         None, description="Default: twice the source and 32, within the model's limit."
     )
-    min_new_tokens: int | None = None
+    min_new_tokens: Int | None = None
     do_sample: bool | None = Field(
         None, description="false: the likeliest token, whatever else is set."
     )
     temperature: Float | None = Field(None, description="Above 0 samples.")
-    top_k: int | None = None
+    top_k: Int | None = None
     top_p: Float | None = None
-    seed: int | None = Field(None, description="The same seed gives the same text.")
+    seed: Int | None = Field(None, description="The same seed gives the same text.")
     repetition_penalty: Float | None = None
-    no_repeat_ngram_size: int | None = None
+    no_repeat_ngram_size: Int | None = None
     stop: str | list[str] | None = Field(None, description="The text ends where one would appear.")
-    num_beams: int | None = Field(None, description="Only 1 is served for now.")
+    num_beams: Int | None = Field(None, description="Only 1 is served for now.")
 
-    def verified(self, defaults: Mapping[str, Any]) -> Self:
+    def verified(self, defaults: Mapping[str, Any], limit: int) -> Self:
         """Refuse combinations that contradict themselves; returns self.
 
         Raises:
@@ -49,7 +50,7 @@ class DecodingFields(BaseModel):
                     raise InvalidRequest(
                         f"{name} has no effect without sampling; send a temperature above 0 too"
                     )
-        self.options(source_tokens=1, limit=2**31, defaults=defaults, wants_scores=False)
+        self.options(source_tokens=1, limit=limit, defaults=defaults, wants_scores=False)
         return self
 
     def options(

@@ -8,7 +8,7 @@ import logging
 import queue
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
@@ -97,6 +97,20 @@ class Update:
     timings: Timings | None = None
 
 
+class _Arrivals:
+    """Accepted, on its way to the engine's thread."""
+
+    def __init__(self, generations: Iterable[Generation]) -> None:
+        self.generations = list(generations)
+
+
+class _Cancellations:
+    """Given up, on its way to the engine's thread."""
+
+    def __init__(self, ids: Iterable[int]) -> None:
+        self.ids = list(dict.fromkeys(ids))
+
+
 class Engine:
     """Feeds scheduled generations to the runner and publishes their progress.
 
@@ -133,11 +147,17 @@ class Engine:
         self._held = 0
         self._closed = False
         self._ids = itertools.count(1)
-        self._inbox: queue.SimpleQueue[list[Generation] | list[int] | None] = queue.SimpleQueue()
+        self._inbox: queue.SimpleQueue[_Arrivals | _Cancellations | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
         self._last_step_at: float | None = None
-        self.is_healthy = False
+        self._is_healthy = False
+        self._is_suspect = False  # the last step gave nobody a token: to be probed
         metrics.slots.set(scheduler.slots)
+
+    @property
+    def is_healthy(self) -> bool:
+        """Whether the last probe succeeded, and the thread runs."""
+        return self._is_healthy and self.is_alive
 
     @property
     def is_alive(self) -> bool:
@@ -153,10 +173,16 @@ class Engine:
         """Start the engine's thread."""
         self._thread.start()
 
-    def submit(self, requests: Sequence[Request], timeout_s: float) -> list[int]:
-        """Accept `requests` as one group, all or none; safe from any thread.
+    def submit(
+        self, requests: Sequence[Request], timeout_s: float, group: int | None = None
+    ) -> list[int]:
+        """Accept `requests`, all or none; safe from any thread.
 
         An engine with less than `max_waiting` waiting accepts them however many they are.
+
+        Args:
+            group: the first id of a group that was accepted before: these are its continuation,
+                and are not refused for a full queue. By default they are a group of their own.
 
         Returns:
             Their ids, in order.
@@ -170,14 +196,14 @@ class Engine:
             if self._closed:
                 raise Draining("the server is shutting down; retry on another instance", 1.0)
             waiting = self._held - self._scheduler.slots
-            if waiting >= self._max_waiting:
+            if waiting >= self._max_waiting and group is None:
                 raise QueueFull(f"{waiting} segments wait already; retry in 1 s", 1.0)
             ids = [next(self._ids) for _ in requests]
             self._inbox.put(
-                [
+                _Arrivals(
                     Generation(
                         id=identity,
-                        group=ids[0],
+                        group=ids[0] if group is None else group,
                         source=request.source,
                         options=request.options,
                         max_new_tokens=request.options.max_new_tokens,
@@ -186,14 +212,14 @@ class Engine:
                         streams=request.streams,
                     )
                     for identity, request in zip(ids, requests, strict=True)
-                ]
+                )
             )
             self._held += len(ids)
         return ids
 
     def cancel(self, ids: Sequence[int]) -> None:
         """Give up generations; those that have ended already are not touched."""
-        self._inbox.put(list(ids))
+        self._inbox.put(_Cancellations(ids))
 
     def stop(self) -> None:
         """Accept nothing more, end what was accepted, join the thread."""
@@ -211,6 +237,7 @@ class Engine:
         finally:  # however it ends, nobody is left waiting
             with self._door:
                 self._closed = True
+            self._is_healthy = False
             self._take_inbox(may_wait=False)
             self._report(self._scheduler.clear(Finish.ERROR))
 
@@ -219,29 +246,32 @@ class Engine:
         while not self._inbox.empty() or (may_wait and self._scheduler.idle and not self._closed):
             if self._scheduler.idle:
                 self._last_step_at = None
+                self._measure()
             try:
-                message = self._inbox.get(timeout=None if self.is_healthy else PROBE_PERIOD_S)
+                message = self._inbox.get(timeout=None if self._is_healthy else PROBE_PERIOD_S)
             except queue.Empty:
                 self._probe()
                 continue
-            for each in message or ():
-                if isinstance(each, Generation):
-                    self._scheduler.add(each)
-                    self._metrics.source_tokens.inc(len(each.source))
-                else:
-                    self._report(self._scheduler.cancel([each]))
+            self._take(message)
         return not self._scheduler.idle
+
+    def _take(self, message: _Arrivals | _Cancellations | None) -> None:
+        if isinstance(message, _Arrivals):
+            for generation in message.generations:
+                self._scheduler.add(generation)
+            self._metrics.source_tokens.inc(sum(len(g.source) for g in message.generations))
+        elif isinstance(message, _Cancellations):
+            self._report(self._scheduler.cancel(message.ids))
 
     def _probe(self) -> None:
         """Decode one token of the probe, while no row is in use."""
         arrival = Arrival(0, self._probe_request.source, self._probe_request.options)
-        admitted, _ = self._isolated(self._runner.admit, [arrival])
-        if not admitted:
-            self.is_healthy = False
-            return
-        stepped, _ = self._isolated(self._launch, [0])
-        self._runner.release([0])
-        self.is_healthy = bool(stepped)
+        self._is_suspect = False
+        self._is_healthy = False
+        if self._isolated(self._admit_rows, [arrival])[0]:
+            stepped, _ = self._isolated(self._launch, [0])
+            self._runner.release([0])
+            self._is_healthy = any(all(result.healthy) for _, result in stepped)
 
     def _tick(self) -> None:
         changed = self._scheduler.expire(self._clock())
@@ -254,7 +284,7 @@ class Engine:
             self._report(changed)
         self._release()
         self._measure()
-        if not self.is_healthy and self._scheduler.idle:
+        if self._is_suspect and not self._scheduler.running:
             self._probe()
 
     def _admit(self) -> list[Generation]:
@@ -264,7 +294,7 @@ class Engine:
             return []
         misses = self._runner.latents.misses
         arrivals = [Arrival(slot, g.source, g.options) for slot, g in admitted.items()]
-        _, failed = self._isolated(self._runner.admit, arrivals)
+        _, failed = self._isolated(self._admit_rows, arrivals)
         if encoded := self._runner.latents.misses - misses:
             self._metrics.encoder_batch_size.observe(encoded)
         for generation in admitted.values():
@@ -273,8 +303,7 @@ class Engine:
         never_admitted = [arrival.row for arrival in failed]
         ended = self._scheduler.fail(never_admitted)
         self._release(never_admitted)
-        if failed and not self._scheduler.running:
-            self.is_healthy = False
+        self._is_suspect |= len(failed) == len(arrivals)
         return ended
 
     def _step(self, rows: list[int]) -> list[Generation]:
@@ -286,7 +315,7 @@ class Engine:
             for stepped, result in done
             for each in zip(stepped, result.tokens, result.scores, result.healthy, strict=True)
         ]
-        self.is_healthy = bool(tokens)
+        self._is_suspect = not any(token.is_healthy for token in tokens)
         self._metrics.decoder_batch_size.observe(len(rows))
         if self._last_step_at is not None:
             self._metrics.inter_token_s.observe(now - self._last_step_at)
@@ -299,29 +328,41 @@ class Engine:
                 self._metrics.time_to_first_token_s.observe(now - generation.accepted_at)
         return changed + self._scheduler.fail(failed)
 
+    def _admit_rows(self, arrivals: Sequence[Arrival]) -> bool:
+        self._runner.admit(arrivals)
+        return True
+
     def _launch(self, rows: Sequence[int]) -> StepResult:
         return self._runner.launch(rows).result()
 
     def _isolated(
         self, call: Callable[[Sequence[_Item]], _Result], items: Sequence[_Item]
     ) -> tuple[list[tuple[Sequence[_Item], _Result]], list[_Item]]:
-        """Call with all items, or with each alone where that raises; the one broad catch.
+        """Call with all items, or once more with each alone where that raises.
 
         Returns:
             What was called with success and its result, and the items that raise even alone.
         """
+        if (result := self._attempt(call, items)) is not None:
+            return [(items, result)], []
+        done: list[tuple[Sequence[_Item], _Result]] = []
+        failed = []
+        for item in items:
+            if (result := self._attempt(call, [item])) is not None:
+                done.append(([item], result))
+            else:
+                failed.append(item)
+        return done, failed
+
+    def _attempt(
+        self, call: Callable[[Sequence[_Item]], _Result], items: Sequence[_Item]
+    ) -> _Result | None:
+        """Call; None if it raised: the one broad catch of the engine."""
         try:
-            return [(items, call(items))], []
+            return call(items)
         except Exception:
             logger.exception("the model failed on %d rows", len(items))
-        if len(items) == 1:
-            return [], list(items)
-        done, failed = [], []
-        for item in items:
-            alone, raised = self._isolated(call, [item])
-            done += alone
-            failed += raised
-        return done, failed
+            return None
 
     def _release(self, never_admitted: Sequence[int] = ()) -> None:
         vacated = self._scheduler.reclaim()

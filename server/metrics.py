@@ -72,7 +72,7 @@ class Metrics:
             _STEP_SECONDS,
         )
         self.encoder_batch_size = histogram(
-            "encoder_batch_size", "Sources that went through the encoder together.", "model", _BATCH
+            "encoder_batch_size", "Sources encoded in one tick.", "model", _BATCH
         )
         self.decoder_batch_size = histogram(
             "decoder_batch_size", "Rows decoded together; one observation a step.", "model", _BATCH

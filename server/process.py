@@ -19,7 +19,7 @@ _SWITCH_INTERVAL_S = 0.0005  # the event loop must not wait 5 ms for the engine'
 
 
 class HttpServer(uvicorn.Server):
-    """Drains on the first SIGTERM or SIGINT, closes on the second, ends if loading fails."""
+    """Drains on SIGTERM or SIGINT, closes at the next, then gives up; ends if loading fails."""
 
     def __init__(self, config: uvicorn.Config, serving: Serving) -> None:
         super().__init__(config)
@@ -31,12 +31,14 @@ class HttpServer(uvicorn.Server):
 
         uvicorn would raise the signal again once it has shut down; ending in order is success.
         """
-        if self._serving.is_draining or not self._drain_delay_s:
+        if self.should_exit:
+            self.force_exit = True
+        elif self._serving.is_draining or not self._drain_delay_s:
             self._serving.is_draining = True
             self.should_exit = True
-            return
-        self._serving.is_draining = True
-        asyncio.get_running_loop().call_later(self._drain_delay_s, self._close)
+        else:
+            self._serving.is_draining = True
+            asyncio.get_running_loop().call_later(self._drain_delay_s, self._close)
 
     def _close(self) -> None:
         self.should_exit = True

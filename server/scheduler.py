@@ -96,7 +96,8 @@ class Scheduler:
 
     def cancel(self, ids: Iterable[int]) -> list[Generation]:
         """End what its client gave up, running or waiting; returns what was ended now."""
-        return self._end_all((self._alive[i] for i in ids if i in self._alive), Finish.CANCELLED)
+        alive = [self._alive[i] for i in dict.fromkeys(ids) if i in self._alive]
+        return self._end_all(alive, Finish.CANCELLED)
 
     def fail(self, slots: Sequence[int]) -> list[Generation]:
         """End what runs in `slots` because the model raised."""

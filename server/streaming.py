@@ -17,7 +17,7 @@ from server.errors import (
     ServiceError,
 )
 from server.problems import problem
-from server.translator import Delta
+from server.reading import Delta
 
 logger = logging.getLogger(__name__)
 

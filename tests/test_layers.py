@@ -25,6 +25,7 @@ LAYERS = [
     "server.bodies",
     "server.serving",
     "server.translator",
+    "server.reading",
     "server.text.segmentation",
     "server.text.languages",
     "server.decoding_fields",

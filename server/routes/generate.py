@@ -10,11 +10,10 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from server.bodies import validate
 from server.decoding_fields import DecodingFields
-from server.errors import InvalidRequest
-from server.routes.shared import Shared, authorise, body_of, fields_of, refuse_while_draining
+from server.reading import Delta, Reading, Result, Token
+from server.routes.shared import Shared, body_of, welcome
 from server.serving import Serving
 from server.streaming import event, events, while_connected
-from server.translator import Delta, Reading, Result, Token
 
 
 def speak_tgi(request: Request) -> None:
@@ -50,6 +49,7 @@ class GenerateRequest(BaseModel):
 
     inputs: str = Field(min_length=1)
     parameters: Parameters = Field(default_factory=Parameters)
+    api_key: str | None = None
     model: str | None = Field(None, description="Which loaded model; the first by default.")
     stream: Literal[False] | None = Field(None, description="Use /generate_stream to stream.")
 
@@ -63,14 +63,7 @@ class Prepared:
 
 
 async def _prepare(request: Request, shared: Serving, *, streams: bool = False) -> Prepared:
-    refuse_while_draining(shared)
-    authorise(request, shared)
-    sent = await fields_of(request, shared)
-    if isinstance(sent.get("parameters"), dict) and sent["parameters"].get("num_beams", 1) not in (
-        1,
-        None,
-    ):
-        raise InvalidRequest("num_beams above 1 is not supported yet; leave it out or send 1")
+    sent = await welcome(request, shared)
     fields = validate(GenerateRequest, sent)
     reading = await shared.translator(fields.model).generate(
         fields.inputs,

@@ -19,21 +19,26 @@ def serving(request: Request) -> Serving:
 Shared = Annotated[Serving, Depends(serving)]
 
 
-def authorise(request: Request, shared: Serving, key: str | None = None) -> None:
-    """Accept the request's key, or raise MissingKey or InvalidKey."""
-    shared.keys.verify(request.headers.get("authorization"), key)
+async def welcome(request: Request, shared: Serving) -> dict[str, Any]:
+    """Read the fields of a request for work, within the configured limits.
 
+    Its key is verified before its body is read, unless the body is where the key would be.
 
-async def fields_of(request: Request, shared: Serving) -> dict[str, Any]:
-    """Read the request's fields within the configured limits."""
-    settings = shared.settings
-    return await read_fields(request, settings.max_body_bytes, settings.body_timeout_s)
-
-
-def refuse_while_draining(shared: Serving) -> None:
-    """Raise Draining before any work is done for a request that is too late."""
+    Raises:
+        Draining: before anything else is done for a request that comes too late.
+        MissingKey, InvalidKey, and what `read_fields` raises.
+    """
     if shared.is_draining:
         raise Draining("the server is shutting down; retry on another instance", 1.0)
+    header = request.headers.get("authorization")
+    if header is not None:
+        shared.keys.verify(header, None)
+    settings = shared.settings
+    fields = await read_fields(request, settings.max_body_bytes, settings.body_timeout_s)
+    key = fields.get("api_key")
+    if header is None:
+        shared.keys.verify(None, key if isinstance(key, str) else None)
+    return fields
 
 
 def body_of(kind: type[BaseModel], *media: str) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """Translation: LibreTranslate's dialect with our optional fields, and our stream beside it."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
@@ -11,11 +12,12 @@ from pydantic import BaseModel, ConfigDict, Field
 from server.bodies import validate
 from server.decoding_fields import DecodingFields
 from server.errors import InvalidRequest
-from server.routes.shared import Shared, authorise, body_of, fields_of, refuse_while_draining
+from server.reading import Delta, Reading, Result
+from server.routes.shared import Shared, body_of, welcome
 from server.serving import Serving
 from server.streaming import event, events, while_connected
 from server.text.languages import Detection, english_name
-from server.translator import Delta, Reading, Result, Translator
+from server.translator import Translator, verify_count
 
 
 def speak_libretranslate(request: Request) -> None:
@@ -66,14 +68,13 @@ class Prepared:
 
 async def _prepare(request: Request, shared: Serving, *, streams: bool = False) -> Prepared:
     """Read, verify and tokenise; nothing is submitted yet."""
-    refuse_while_draining(shared)
-    sent = await fields_of(request, shared)
-    key = sent.get("api_key")
-    authorise(request, shared, key if isinstance(key, str) else None)
+    sent = await welcome(request, shared)
     for name in ("q", "source", "target"):
         if sent.get(name) in (None, "", []):
             raise InvalidRequest(f"Invalid request: missing {name} parameter")
-    fields = validate(TranslateRequest, sent)
+    if isinstance(sent["q"], list):
+        verify_count(len(sent["q"]), shared.settings.max_texts)
+    fields = validate(TranslateRequest, sent, large="q")
     _refuse_unsupported(fields)
     translator = shared.translator(fields.model)
     reading = await translator.translate(
@@ -220,17 +221,15 @@ async def languages(shared: Shared) -> list[dict[str, Any]]:
 )
 async def detect(request: Request, shared: Shared) -> list[dict[str, Any]]:
     """List the loaded languages by likelihood, confidence from 0 to 100."""
-    refuse_while_draining(shared)
-    sent = await fields_of(request, shared)
-    key = sent.get("api_key")
-    authorise(request, shared, key if isinstance(key, str) else None)
+    sent = await welcome(request, shared)
     if sent.get("q") in (None, ""):
         raise InvalidRequest("Invalid request: missing q parameter")
     fields = validate(DetectRequest, sent)
     translator = shared.translator()
     translator.verify_size([fields.q])
-    found = [d for d in translator.detect(fields.q)[:3] if d.confidence >= 0.01]
-    return [detected_language(d) for d in found or translator.detect(fields.q)[:1]]
+    ranked = await asyncio.to_thread(translator.detect, fields.q)
+    likely = [d for d in ranked[:3] if d.confidence >= 0.01]
+    return [detected_language(d) for d in likely or ranked[:1]]
 
 
 @router.get("/frontend/settings", summary="What LibreTranslate's clients ask first")

@@ -8,7 +8,7 @@ from server.errors import InvalidRequest
 
 
 def options(sent: dict[str, Any], defaults: dict[str, Any] | None = None) -> DecodingOptions:
-    fields = DecodingFields(**sent).verified(defaults or {})
+    fields = DecodingFields(**sent).verified(defaults or {}, 100)
     return fields.options(source_tokens=10, limit=100, defaults=defaults or {}, wants_scores=False)
 
 

@@ -105,13 +105,38 @@ def test_what_does_not_stream_is_published_once_and_whole() -> None:
 def test_requests_join_a_running_batch() -> None:
     runner = EchoRunner()
     with running(runner, slots=4) as (engine, log):
-        runner.may_step.clear()
-        engine.submit([request(*range(1, 30))], 60)
-        engine.submit([request(*range(1, 30))], 60)
-        runner.may_step.set()
+        (first,) = engine.submit([request(*[1] * 20_000, length=20_000)], 60)
+        log.wait_until(lambda log: len(log.tokens.get(first, [])) > 3)
+        (second,) = engine.submit([request(2, 2)], 60)
+        log.wait_for_ends(1)
+        assert log.finishes == [(second, Finish.STOP)]
+        engine.cancel([first])
         log.wait_for_ends(2)
 
-    assert max(runner.steps) == 2
+    assert set(runner.steps) == {1, 2}
+
+
+def test_a_model_that_gives_no_number_is_not_healthy() -> None:
+    with running(EchoRunner(sick=frozenset({EOS, 5}))) as (engine, log):
+        engine.submit([request(5)], 60)
+        log.wait_for_ends(1)
+        assert not engine.is_healthy
+
+    assert [finish for _, finish in log.finishes] == [Finish.ERROR]
+
+
+def test_a_continuation_is_accepted_where_new_work_is_refused() -> None:
+    runner = EchoRunner()
+    with running(runner, slots=1, max_waiting=1) as (engine, log):
+        runner.may_step.clear()
+        ids = engine.submit([request(1), request(2)], 60)
+        with pytest.raises(QueueFull):
+            engine.submit([request(3)], 60)
+        ids += engine.submit([request(4)], 60, group=ids[0])
+        runner.may_step.set()
+        log.wait_for_ends(3)
+
+    assert [log.tokens[i] for i in ids] == [[1], [2], [4]]
 
 
 @pytest.mark.parametrize("call", ["admit", "launch"])
@@ -144,9 +169,8 @@ def test_every_accepted_request_ends_once_whichever_call_fails(broken_call: int)
 
     assert sorted(i for i, _ in log.finishes) == ids
     assert not runner.rows
-    for identity, finish in log.finishes:
-        if finish is Finish.STOP:
-            assert log.tokens[identity] == targets[ids.index(identity)]
+    assert {finish for _, finish in log.finishes} == {Finish.STOP}
+    assert [log.tokens[i] for i in ids] == targets
 
 
 @pytest.mark.parametrize("seed", range(8))

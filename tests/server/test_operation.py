@@ -58,6 +58,8 @@ def test_a_key_is_accepted_in_each_dialects_place(bundled: Model) -> None:
             assert answer.status_code == 200
         assert live.post("/translate", {**GOOD, "api_key": "beta"}).status_code == 200
         assert live.client.post("/translate", data={**GOOD, "api_key": "beta"}).status_code == 200
+        raw = {"inputs": "a", "api_key": "alpha"}
+        assert live.post("/generate", raw).status_code == 200
         assert live.post("/translate", {**GOOD, "api_key": "gamma"}).status_code == 403
         assert live.post("/translate", GOOD).status_code == 400  # as LibreTranslate answers
         native = live.post("/translate/stream", GOOD)

@@ -10,7 +10,6 @@ import httpx
 import pytest
 
 from model import Model
-from server.translator import Translator
 from tests.server.live import Live, gated, serve
 
 LONG = {"q": "I am tired.", "source": "en", "target": "de"} | {
@@ -104,12 +103,12 @@ def test_a_stream_takes_one_text_and_refuses_with_a_status(live: Live) -> None:
 def test_a_failure_inside_a_stream_is_its_last_event(
     live: Live, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def broken(self: object, updates: object) -> None:
+    def broken(self: object) -> None:
         raise RuntimeError("detokenizing failed")
 
     failed = live.metric("requests_total", route="/translate/stream", outcome="failed")
     with monkeypatch.context() as patch:
-        patch.setattr("server.translator._Reader.advance", broken)
+        patch.setattr("server.reading.Reader.take", broken)
         received = stream(live, {"q": "I am tired.", "source": "en", "target": "de"})
     assert [name for name, _ in received] == ["error"]
     assert received[0][1]["status"] == 500
@@ -177,22 +176,6 @@ def test_a_reader_that_does_not_read_keeps_no_slot(bundled: Model) -> None:
         live.wait_until(lambda: live.metric("target_tokens_total", model="en-de") == 120)
         live.wait_until(lambda: live.held == 0)
         slow.close()
-
-
-def test_a_consumer_that_is_behind_gets_its_tokens_in_one_delta(bundled: Model) -> None:
-    model, gate = gated(bundled)
-    with serve(model) as live:
-        translator: Translator = live.serving.translator()
-        assert repr(translator).startswith("<Translator en-de, 0 read")
-        gate.close()
-        connection = send_and_leave(live, "/translate/stream", LONG)
-        live.wait_until(lambda: live.held == 1)
-        gate.open()
-        received = b""
-        while b"event: done" not in received:
-            received += connection.recv(65536)
-        connection.close()
-        assert received.count(b"event: delta") <= 120
 
 
 def test_pings_keep_a_waiting_stream_open(bundled: Model, monkeypatch: pytest.MonkeyPatch) -> None:

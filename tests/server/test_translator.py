@@ -12,9 +12,10 @@ from server.decoding_fields import DecodingFields
 from server.engine import Engine, Request, Update
 from server.errors import GenerationFailed, TooLarge, UnsupportedLanguage
 from server.metrics import Metrics
+from server.reading import WINDOW, Delta, Result
 from server.scheduler import Scheduler
 from server.text.languages import LanguageDetector
-from server.translator import Delta, Result, Translator
+from server.translator import Translator
 from tests.server.fakes import EOS, EchoRunner
 
 LETTERS = ["", *"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ .,!?äöü"]
@@ -114,6 +115,8 @@ def test_deltas_come_in_reading_order_and_concatenate_to_the_results() -> None:
         (["world", "o w"], "Hell"),
         (["d"], "Hello worl"),
         (["l", "e"], "H"),
+        (["dZ", "lo wX", "Hello worlX"], "Hello world"),
+        (["d", "lo worlX"], "Hello worl"),
         (["world!"], "Hello world"),  # held back as its beginning, released at the end
     ],
 )
@@ -176,6 +179,67 @@ def test_a_model_without_languages_detects_and_translates_none() -> None:
             translator.detect("Hello")
         with pytest.raises(UnsupportedLanguage, match="loaded languages are: none"):
             await translator.translate(["a"], "auto", "de", DecodingFields(), timeout_s=30)
+
+    asyncio.run(run())
+
+
+def test_a_consumer_that_is_behind_gets_its_tokens_in_one_delta() -> None:
+    async def run() -> list[Delta]:
+        translator = build(EchoRunner())
+        translator.engine.start()
+        try:
+            reading = await translator.translate(
+                ["Hello world"], "en", "de", DecodingFields(), timeout_s=30, streams=True
+            )
+            async with reading:
+                while translator.engine.held:
+                    await asyncio.sleep(0)
+                await asyncio.sleep(0)
+                return [delta async for delta in reading.deltas()]
+        finally:
+            await asyncio.to_thread(translator.engine.stop)
+
+    (delta,) = asyncio.run(run())
+    assert (delta.text, len(delta.tokens)) == ("Hello world", 11)
+
+
+def test_a_document_enters_the_engine_in_windows() -> None:
+    runner = EchoRunner()
+    most = 0
+
+    async def run() -> str:
+        nonlocal most
+        translator = build(runner)
+        translator.engine.start()
+        submit = translator.engine.submit
+
+        def counted(requests: Sequence[Request], *more: Any) -> list[int]:
+            nonlocal most
+            most = max(most, translator.engine.held + len(requests))
+            return submit(requests, *more)
+
+        translator.engine.submit = counted  # type: ignore[method-assign, assignment]
+        try:
+            translator._max_characters = 10_000
+            reading = await translator.translate(
+                ["ab\n" * 2000], "en", "de", DecodingFields(), timeout_s=60
+            )
+            async with reading:
+                return (await reading.collect())[0].text
+        finally:
+            await asyncio.to_thread(translator.engine.stop)
+
+    assert asyncio.run(run()) == "ab\n" * 2000
+    assert most <= WINDOW
+
+
+def test_a_detected_language_that_the_model_cannot_translate_is_refused() -> None:
+    async def run() -> None:
+        translator = build(EchoRunner(), card(targets={"en": ("de",)}))
+        with pytest.raises(UnsupportedLanguage, match=r"de .detected. to en is not supported"):
+            await translator.translate(
+                ["Wo ist der Bahnhof"], "auto", "en", DecodingFields(), timeout_s=30
+            )
 
     asyncio.run(run())
 
