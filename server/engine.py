@@ -156,7 +156,7 @@ class Engine:
 
     @property
     def is_healthy(self) -> bool:
-        """Whether the last probe succeeded, and the thread runs."""
+        """Whether the last probe or a step since succeeded, and the thread runs."""
         return self._is_healthy and self.is_alive
 
     @property
@@ -316,6 +316,7 @@ class Engine:
             for each in zip(stepped, result.tokens, result.scores, result.healthy, strict=True)
         ]
         self._is_suspect = not any(token.is_healthy for token in tokens)
+        self._is_healthy |= not self._is_suspect
         self._metrics.decoder_batch_size.observe(len(rows))
         if self._last_step_at is not None:
             self._metrics.inter_token_s.observe(now - self._last_step_at)
