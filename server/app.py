@@ -14,7 +14,8 @@ from starlette.middleware.cors import CORSMiddleware
 from model import BUNDLED, DecodingOptions, Model, load
 from server import __version__
 from server.access import AccessLog
-from server.engine import Engine, Request, Update
+from server.engine import Engine
+from server.messages import Request, Update
 from server.metrics import Metrics
 from server.problems import install
 from server.routes import generate, health, translate

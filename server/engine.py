@@ -9,12 +9,12 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
-from model import Arrival, DecodingOptions, StepResult
+from model import Arrival, StepResult
 from server.errors import Draining, QueueFull
 from server.generation import Finish, Generation
+from server.messages import Request, Timings, Update
 from server.metrics import ModelMetrics
 from server.scheduler import Scheduler, Token
 
@@ -62,39 +62,6 @@ class Runner(Protocol):
 
     def release(self, rows: Sequence[int]) -> None:
         """Free rows."""
-
-
-@dataclass(frozen=True, slots=True)
-class Request:
-    """One source to be continued into one target.
-
-    What does not stream is published once, at its end: waking its reader at every token would cost
-    the event loop more than it is worth.
-    """
-
-    source: tuple[int, ...]
-    options: DecodingOptions
-    streams: bool = True
-
-
-@dataclass(frozen=True, slots=True)
-class Timings:
-    """Seconds from acceptance; None for what did not happen."""
-
-    queue_s: float | None
-    first_token_s: float | None
-    total_s: float
-
-
-@dataclass(frozen=True, slots=True)
-class Update:
-    """What changed for one generation in one step; `finish` and `timings` come once, at its end."""
-
-    id: int
-    tokens: tuple[int, ...]
-    scores: tuple[float, ...]
-    finish: Finish | None = None
-    timings: Timings | None = None
 
 
 class _Arrivals:
@@ -266,12 +233,12 @@ class Engine:
     def _probe(self) -> None:
         """Decode one token of the probe, while no row is in use."""
         arrival = Arrival(0, self._probe_request.source, self._probe_request.options)
-        self._is_suspect = False
-        self._is_healthy = False
+        succeeds = False
         if self._isolated(self._admit_rows, [arrival])[0]:
             stepped, _ = self._isolated(self._launch, [0])
             self._runner.release([0])
-            self._is_healthy = any(all(result.healthy) for _, result in stepped)
+            succeeds = any(all(result.healthy) for _, result in stepped)
+        self._is_suspect, self._is_healthy = False, succeeds
 
     def _tick(self) -> None:
         changed = self._scheduler.expire(self._clock())

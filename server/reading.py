@@ -8,9 +8,9 @@ from types import TracebackType
 from typing import Protocol, Self
 
 from model import Detokenizer, Tokenizer
-from server.engine import Request, Timings, Update
 from server.errors import DeadlineExceeded, GenerationFailed, ServiceError
 from server.generation import Finish
+from server.messages import Request, Timings, Update
 from server.text.languages import Detection
 
 

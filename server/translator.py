@@ -9,8 +9,9 @@ from functools import cache
 
 from model import Card, DecodingOptions, Tokenizer
 from server.decoding_fields import DecodingFields
-from server.engine import Engine, Request, Update
+from server.engine import Engine
 from server.errors import TooLarge, UnsupportedLanguage
+from server.messages import Request, Update
 from server.reading import Part, Reader, Reading, Text
 from server.text.languages import Detection, LanguageDetector
 from server.text.segmentation import segment

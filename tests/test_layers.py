@@ -31,6 +31,7 @@ LAYERS = [
     "server.decoding_fields",
     "server.engine",
     "server.scheduler",
+    "server.messages",
     "server.generation",
     "server.auth",
     "server.metrics",

@@ -121,12 +121,17 @@ def main() -> None:
     serialised = tokenizer(options, corpora)
     pieces = sentencepiece.SentencePieceProcessor(model_proto=serialised)
     ids = vocabulary(pieces, sorted({"en", *corpora}))
-    sources, targets = encode(options, corpora, pieces, ids)
-    tokens = int(sources.lengths.sum() + targets.lengths.sum())
-    logger.info("%d examples, %d tokens an epoch, %d types", len(sources), tokens, len(ids))
+    everything = encode(options, corpora, pieces, ids)
+    tokens = sum(int(side.lengths.sum()) for side in everything)
+    logger.info("%d examples, %d tokens an epoch, %d types", len(everything[0]), tokens, len(ids))
+    wanted = {
+        language: [pair for pair in pairs if pair.tag == options.held_out_tag]
+        for language, pairs in corpora.items()
+    }
+    focus = encode(options, wanted, pieces, ids)
     torch.manual_seed(recipe.seed)
     model = build(len(ids), recipe.width, recipe.encoder_layers, recipe.decoder_layers)
-    training = Training(model, recipe, sources, targets, options.device)
+    training = Training(model, recipe, everything, focus, options.device)
     checkpoint = options.state_dir / "training.pt"
     if options.export_only:
         training.restore(checkpoint)

@@ -25,6 +25,8 @@ class Recipe:
     encoder_layers: int = 6
     decoder_layers: int = 3
     steps: int = 6000
+    focus_steps: int = 900  # after them, on the corpus that the model is for
+    focus_rate: float = 3e-4
     warmup_steps: int = 1000
     peak_rate: float = 1.4e-3
     batch_tokens: int = 5000
@@ -33,18 +35,28 @@ class Recipe:
     seed: int = 1
 
     def rate(self, step: int) -> float:
-        """Rise linearly to the peak, then fall as a cosine to zero."""
+        """Rise linearly to the peak, fall as a cosine to zero; then linearly once more."""
+        if step >= self.steps:
+            return self.focus_rate * (1 - (step - self.steps) / max(1, self.focus_steps))
         if step < self.warmup_steps:
             return self.peak_rate * (step + 1) / self.warmup_steps
         done = (step - self.warmup_steps) / max(1, self.steps - self.warmup_steps)
         return self.peak_rate * 0.5 * (1 + float(np.cos(np.pi * min(1.0, done))))
 
 
+Examples = tuple[Ragged, Ragged]  # sources and their targets
+
+
 class Training:
     """A model, its optimiser and its place in the data; saved and restored as one file."""
 
     def __init__(
-        self, model: MarianMTModel, recipe: Recipe, sources: Ragged, targets: Ragged, device: str
+        self,
+        model: MarianMTModel,
+        recipe: Recipe,
+        everything: Examples,
+        focus: Examples,
+        device: str,
     ) -> None:
         self.model = model.to(device)
         self.recipe = recipe
@@ -54,23 +66,27 @@ class Training:
             model.parameters(), lr=recipe.peak_rate, betas=(0.9, 0.98), weight_decay=0.0, fused=True
         )
         self.step = 0
-        self._sources, self._targets = sources, targets
+        self._everything, self._focus = everything, focus
         self._epoch, self._next_batch = 0, 0
         self._order = self._epoch_batches()
 
     def _epoch_batches(self) -> list[np.ndarray]:
         rng = np.random.default_rng([self.recipe.seed, self._epoch])
-        return batches(self._sources, self._targets, self.recipe.batch_tokens, rng)
+        return batches(*self._examples, self.recipe.batch_tokens, rng)
+
+    @property
+    def _examples(self) -> Examples:
+        return self._everything if self.step < self.recipe.steps else self._focus
 
     def _take_batch(self) -> tuple[Tensor, Tensor]:
-        if self._next_batch == len(self._order):
+        if self._next_batch == len(self._order) or self.step == self.recipe.steps:
             self._epoch, self._next_batch = self._epoch + 1, 0
             self._order = self._epoch_batches()
         chosen = self._order[self._next_batch]
         self._next_batch += 1
         pad = self.model.config.pad_token_id
-        source, target = self._sources.padded(chosen, pad), self._targets.padded(chosen, pad)
-        return torch.from_numpy(source).to(self.device), torch.from_numpy(target).to(self.device)
+        source, target = (torch.from_numpy(side.padded(chosen, pad)) for side in self._examples)
+        return source.to(self.device), target.to(self.device)
 
     def advance(self) -> tuple[float, int]:
         """Take one optimiser step; returns the summed loss and the number of target tokens."""
@@ -129,12 +145,13 @@ def run(training: Training, checkpoint: Path, save_every: int, log_every: int = 
         training.restore(checkpoint)
         logger.info("resumed at step %d", training.step)
     began, losses, counts = time.monotonic(), 0.0, 0
-    while training.step < training.recipe.steps:
+    last = training.recipe.steps + training.recipe.focus_steps
+    while training.step < last:
         loss, count = training.advance()
         losses, counts = losses + loss, counts + count
         if training.step % log_every == 0:
             elapsed = time.monotonic() - began
-            left_s = elapsed / log_every * (training.recipe.steps - training.step)
+            left_s = elapsed / log_every * (last - training.step)
             report = {
                 "step": training.step,
                 "loss": round(losses / counts, 4),

@@ -9,9 +9,10 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from model import DecodingOptions
-from server.engine import Engine, Request, Update
+from server.engine import Engine
 from server.errors import Draining, QueueFull
 from server.generation import Finish
+from server.messages import Request, Update
 from server.metrics import Metrics
 from server.scheduler import Scheduler
 from tests.server.fakes import EOS, EchoRunner, echoes

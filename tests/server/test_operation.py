@@ -7,8 +7,8 @@ import pytest
 
 from model import DecodingOptions, Model
 from server.auth import Keys
-from server.engine import Request
 from server.errors import InvalidKey, MissingKey
+from server.messages import Request
 from tests.server.live import Live, gated, serve
 
 GOOD = {"q": "I am tired.", "source": "en", "target": "de"}

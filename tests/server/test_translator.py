@@ -9,8 +9,9 @@ from prometheus_client import CollectorRegistry
 
 from model import Card, DecodingOptions, Detokenizer, Tokenizer
 from server.decoding_fields import DecodingFields
-from server.engine import Engine, Request, Update
+from server.engine import Engine
 from server.errors import GenerationFailed, TooLarge, UnsupportedLanguage
+from server.messages import Request, Update
 from server.metrics import Metrics
 from server.reading import WINDOW, Delta, Result
 from server.scheduler import Scheduler

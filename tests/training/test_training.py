@@ -27,7 +27,14 @@ from training.train import Recipe, Training, run
 ROOT = Path(__file__).parent.parent.parent
 SHARED = ROOT.parent / "shared/data/train.en-de.tsv.xz"
 RECIPE = Recipe(
-    width=64, encoder_layers=1, decoder_layers=1, steps=6, warmup_steps=2, batch_tokens=200, seed=3
+    width=64,
+    encoder_layers=1,
+    decoder_layers=1,
+    steps=5,
+    focus_steps=3,
+    warmup_steps=2,
+    batch_tokens=200,
+    seed=3,
 )
 
 
@@ -56,22 +63,25 @@ def training(encoded: tuple[bytes, dict[str, int], Ragged, Ragged]) -> Training:
     _, ids, sources, targets = encoded
     torch.manual_seed(RECIPE.seed)
     model = build(len(ids), RECIPE.width, RECIPE.encoder_layers, RECIPE.decoder_layers)
-    return Training(model, RECIPE, sources, targets, "cpu")
+    rows = range(40)
+    focus = (Ragged([[*sources[i]] for i in rows]), Ragged([[*targets[i]] for i in rows]))
+    return Training(model, RECIPE, (sources, targets), focus, "cpu")
 
 
+@pytest.mark.parametrize("interrupted_after", [3, 5, 6])
 def test_training_that_was_interrupted_ends_with_the_same_weights(
-    encoded: tuple[bytes, dict[str, int], Ragged, Ragged], tmp_path: Path
+    encoded: tuple[bytes, dict[str, int], Ragged, Ragged], tmp_path: Path, interrupted_after: int
 ) -> None:
     whole = training(encoded)
     run(whole, tmp_path / "whole.pt", save_every=100)
     first = training(encoded)
-    for _ in range(3):
+    for _ in range(interrupted_after):
         first.advance()
     first.save(tmp_path / "half.pt")
     second = training(encoded)
     run(second, tmp_path / "half.pt", save_every=100)
 
-    assert second.step == whole.step == RECIPE.steps
+    assert second.step == whole.step == RECIPE.steps + RECIPE.focus_steps
     for one, other in zip(whole.average.values, second.average.values, strict=True):
         assert torch.equal(one, other)
 
@@ -135,8 +145,9 @@ def test_batches_hold_every_example_once_within_their_size(
 
 
 def test_the_rate_rises_and_falls_to_zero() -> None:
-    recipe = Recipe(steps=100, warmup_steps=10, peak_rate=1.0)
+    recipe = Recipe(steps=100, warmup_steps=10, peak_rate=1.0, focus_steps=10, focus_rate=0.5)
     assert recipe.rate(0) == pytest.approx(0.1)
     assert recipe.rate(9) == pytest.approx(1.0)
     assert recipe.rate(55) == pytest.approx(0.5)
-    assert recipe.rate(100) == pytest.approx(0.0)
+    assert recipe.rate(99) == pytest.approx(0.0, abs=0.01)
+    assert [recipe.rate(step) for step in (100, 105, 110)] == pytest.approx([0.5, 0.25, 0.0])
