@@ -98,7 +98,8 @@ class Engine:
         """Prepare the thread without starting it.
 
         Args:
-            publish: called on the engine's thread, at most once a step, with all that changed.
+            publish: called on the engine's thread, once a step and once for what was cancelled
+                together, with the tokens of what streams and the end of everything.
             probe: decoded for one step before the first request, and after a failure of every row
                 until it succeeds again; it decides `is_healthy`.
             max_waiting: a submission is refused once this many generations wait for a slot.
