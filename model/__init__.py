@@ -12,8 +12,10 @@ import torch
 from model.checkpoint import Checkpoint, CheckpointError
 from model.config import ModelConfig, UnsupportedModel
 from model.decoding.options import DecodingOptions
+from model.decoding.search import Hypothesis
+from model.decoding.step import Step
 from model.families import marian
-from model.runner import Arrival, Pending, Runner, StepResult
+from model.runner import Arrival, Pending, Runner
 from model.tokenizer import Detokenizer, Tokenizer
 from model.transformer import EncoderDecoder
 
@@ -24,11 +26,12 @@ __all__ = [
     "CheckpointError",
     "DecodingOptions",
     "Detokenizer",
+    "Hypothesis",
     "Model",
     "Pending",
     "Precision",
     "Runner",
-    "StepResult",
+    "Step",
     "Tokenizer",
     "UnsupportedModel",
     "load",

@@ -23,12 +23,13 @@ def translate(model: Model, sentences: Sequence[str], target: str, slots: int) -
                 index, source = waiting.pop()
                 longest = min(2 * len(source) + 32, model.card.max_target)
                 rows[row] = (index, longest)
-                arrivals.append(Arrival(row, source, DecodingOptions(max_new_tokens=longest)))
+                arrivals.append(Arrival((row,), source, DecodingOptions(max_new_tokens=longest)))
         if arrivals:
             runner.admit(arrivals)
         running = list(rows)
-        for row, token in zip(running, runner.launch(running).result().tokens, strict=True):
+        for row, step in zip(running, runner.launch(running).result(), strict=True):
             index, longest = rows[row]
+            (token,) = step.tokens
             if token != runner.config.eos:
                 targets[index].append(token)
             if token == runner.config.eos or len(targets[index]) >= longest:

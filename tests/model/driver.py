@@ -4,7 +4,7 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from model import Arrival, DecodingOptions, Runner
+from model import Arrival, DecodingOptions, Hypothesis, Runner, Step
 
 
 @dataclass(frozen=True)
@@ -19,6 +19,15 @@ class Outcome:
     tokens: list[int] = field(default_factory=list)
     scores: list[float] = field(default_factory=list)
     healthy: bool = True
+    steps: int = 0
+    hypotheses: tuple[Hypothesis, ...] = ()
+
+    def take(self, step: Step) -> None:
+        self.steps += 1
+        self.healthy &= step.is_healthy
+        self.tokens += step.tokens
+        self.scores += step.scores
+        self.hypotheses = step.hypotheses
 
 
 def random_source(rng: random.Random, vocabulary: int, length: int) -> tuple[int, ...]:
@@ -53,12 +62,12 @@ def random_requests(
 
 
 def _has_ended(request: Request, outcome: Outcome, eos: int) -> bool:
-    steps = len(outcome.tokens)
     return (
         not outcome.healthy
+        or bool(outcome.hypotheses)
         or eos in outcome.tokens[-1:]
-        or steps >= request.options.max_new_tokens
-        or steps == request.cancel_after
+        or (request.options.rows == 1 and len(outcome.tokens) >= request.options.max_new_tokens)
+        or outcome.steps == request.cancel_after
     )
 
 
@@ -66,35 +75,28 @@ def run_together(runner: Runner, requests: Sequence[Request], rng: random.Random
     """Run `requests` as a busy server would: arrivals, rows and their order are all random."""
     waiting = list(range(len(requests)))
     free = list(range(runner.rows))
-    running: dict[int, int] = {}  # request by row
+    held: dict[int, tuple[int, ...]] = {}  # rows by their first
+    running: dict[int, int] = {}  # request by first row
     outcomes = [Outcome() for _ in requests]
     while waiting or running:
-        newcomers = waiting[: min(rng.randint(0 if running else 1, 6), len(free))]
-        del waiting[: len(newcomers)]
         rng.shuffle(free)
-        arrivals = {free.pop(): index for index in newcomers}
+        arrivals = {}
+        for _ in range(rng.randint(0 if running else 1, 6)):
+            if waiting and len(free) >= requests[waiting[0]].options.rows:
+                index = waiting.pop(0)
+                rows = tuple(free.pop() for _ in range(requests[index].options.rows))
+                arrivals[rows[0]], held[rows[0]] = index, rows
         runner.admit(
-            [Arrival(r, requests[i].source, requests[i].options) for r, i in arrivals.items()]
+            [Arrival(held[r], requests[i].source, requests[i].options) for r, i in arrivals.items()]
         )
         running |= arrivals
-        _release_ended(runner, requests, outcomes, running, free)
+        _release_ended(runner, requests, outcomes, running, held, free)
         if running:
-            _step(runner, rng.sample(list(running), len(running)), running, outcomes)
-            _release_ended(runner, requests, outcomes, running, free)
+            names = rng.sample(list(running), len(running))
+            for name, step in zip(names, runner.launch(names).result(), strict=True):
+                outcomes[running[name]].take(step)
+            _release_ended(runner, requests, outcomes, running, held, free)
     return outcomes
-
-
-def _step(
-    runner: Runner, rows: Sequence[int], running: dict[int, int], outcomes: list[Outcome]
-) -> None:
-    result = runner.launch(rows).result()
-    for row, token, score, healthy in zip(
-        rows, result.tokens, result.scores, result.healthy, strict=True
-    ):
-        outcome = outcomes[running[row]]
-        outcome.healthy = healthy
-        outcome.tokens.append(token)
-        outcome.scores.append(score)
 
 
 def _release_ended(
@@ -102,13 +104,14 @@ def _release_ended(
     requests: Sequence[Request],
     outcomes: list[Outcome],
     running: dict[int, int],
+    held: dict[int, tuple[int, ...]],
     free: list[int],
 ) -> None:
-    for row, index in list(running.items()):
+    for name, index in list(running.items()):
         if _has_ended(requests[index], outcomes[index], runner.config.eos):
-            del running[row]
-            runner.release([row])
-            free.append(row)
+            del running[name]
+            runner.release([name])
+            free += held.pop(name)
 
 
 def run_alone(runner: Runner, request: Request) -> Outcome:

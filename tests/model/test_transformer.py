@@ -62,9 +62,11 @@ def test_a_greedy_target_is_the_argmax_of_the_whole_forward_pass(shape: dict[str
     sources = [random_source(random.Random(2), 96, length) for length in (3, 20, 41)]
     runner = Runner(network, rows=3, max_target=50, latent_bytes=0)
     options = DecodingOptions(max_new_tokens=50)
-    runner.admit([Arrival(row, source, options) for row, source in enumerate(sources)])
+    runner.admit([Arrival((row,), source, options) for row, source in enumerate(sources)])
 
-    tokens = torch.tensor([runner.launch([0, 1, 2]).result().tokens for _ in range(50)]).T
+    tokens = torch.tensor(
+        [[step.tokens[0] for step in runner.launch([0, 1, 2]).result()] for _ in range(50)]
+    ).T
 
     target = torch.cat([torch.full((3, 1), PAD), tokens[:, :-1]], 1)
     logits = network(*padded(sources), target)
