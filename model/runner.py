@@ -96,25 +96,23 @@ class Runner:
             self._verify(arrival)
         # An equal source that is being read already, or arrives twice, skips the encoder as well.
         needed = list(dict.fromkeys(a.source for a in arrivals if not self._cache.holds(a.source)))
+        held = [(row, arrival) for arrival in arrivals for row in arrival.rows]
         try:
             for source, latent in zip(needed, self.latents.fetch(needed), strict=True):
                 self._cache.add_source(source, self._project(latent))
-            for arrival in arrivals:
-                for row in arrival.rows:
-                    self._table.occupy(row, arrival.options)
+            for row, arrival in held:
+                self._table.occupy(row, arrival.options)
         except BaseException:
             self._cache.drop_unread()
-            for arrival in arrivals:
-                for row in arrival.rows:
-                    self._table.vacate(row)
+            for row, _ in held:
+                self._table.vacate(row)
             raise
         self.latents.hits += len(arrivals) - len(needed)
-        for arrival in arrivals:
-            rows, source = arrival.rows, arrival.source
-            for row in rows:
-                self._cache.bind(row, source)
-            target = Target.begin(rows, arrival.options, len(source), self.config.eos)
-            self._targets[rows[0]] = target
+        for row, arrival in held:
+            self._cache.bind(row, arrival.source)
+        for a in arrivals:
+            target = Target.begin(a.rows, a.options, len(a.source), self.config.eos)
+            self._targets[a.rows[0]] = target
 
     def _verify(self, arrival: Arrival) -> None:
         source, options = len(arrival.source), arrival.options

@@ -14,6 +14,7 @@ from server.decoding_fields import DecodingFields
 from server.errors import ServiceError
 from server.metrics import Metrics
 from server.settings import Settings
+from server.translator import Wishes
 
 _CHUNK = 256  # lines in one submission: enough to fill the slots, little enough to show progress
 
@@ -48,7 +49,9 @@ async def _translate_lines(
             for start in range(0, len(lines), _CHUNK):
                 chunk = lines[start : start + _CHUNK]
                 fields = DecodingFields()
-                reading = await translator.translate(chunk, source, target, fields, timeout_s=3600)
+                reading = await translator.translate(
+                    chunk, source, target, fields, Wishes(), timeout_s=3600
+                )
                 async with reading:
                     results = await reading.collect()
                 out.writelines(f"{result.text}\n" for result in results)

@@ -26,13 +26,13 @@ class Alternatives:
 
     @property
     def width(self) -> int:
-        """How many candidates are needed of each row; only the first step needs more than one."""
-        return self.options.alternatives
+        """How many candidates are needed of each row: one of the first may be the end."""
+        return self.options.alternatives + 1
 
     def advance(self, candidates: Sequence[Sequence[Candidate]]) -> "Alternatives":
         """Branch off at the first token, then continue each by its likeliest."""
         if self.live[0].node.depth == 0 and len(self.live) == 1:
-            chosen = [(0, each) for each in candidates[0] if each.log_prob > float("-inf")]
+            chosen = [(0, candidate) for candidate in self._first(candidates[0])]
         else:
             chosen = [(row, candidates[row][0]) for row in range(len(self.live))]
         live, ended = [], list(self.ended)
@@ -43,6 +43,11 @@ class Alternatives:
             if ended[row] is None:
                 ended[row] = self._end(before, next_)
         return replace(self, live=tuple(live), ended=tuple(ended))
+
+    def _first(self, candidates: Sequence[Candidate]) -> list[Candidate]:
+        """Return the first tokens to branch off with; an empty target is no alternative."""
+        possible = [c for c in candidates if c.token != self.eos and c.log_prob > float("-inf")]
+        return possible[: self.options.alternatives]
 
     def _continued(self, before: Live, candidate: Candidate, parent: int) -> Live:
         node = Node(

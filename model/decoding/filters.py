@@ -64,7 +64,7 @@ def apply(
 
 def _forced(options: DecodingOptions, position: int) -> int | None:
     """Return the token that must come after `position` tokens, prefix included."""
-    if position == len(options.target_prefix) + options.max_new_tokens - 1:
-        if options.forced_eos is not None:
-            return options.forced_eos
+    last = len(options.target_prefix) + options.max_new_tokens - 1
+    if position == last and options.forced_eos is not None:
+        return options.forced_eos
     return options.forced_bos if position == 0 else None

@@ -75,9 +75,7 @@ class Hypothesis:
     alignments: tuple[Alignment, ...]
 
     @classmethod
-    def ending_in(
-        cls, node: Node, score: float, finish: Literal["stop", "length"]
-    ) -> "Hypothesis":
+    def ending_in(cls, node: Node, score: float, finish: Literal["stop", "length"]) -> "Hypothesis":
         """Read a hypothesis off its last node."""
         path = node.after(0)
         return cls(

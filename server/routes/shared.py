@@ -1,5 +1,6 @@
 """What handlers have in common: the shared state, keys, and the OpenAPI of bodies read by hand."""
 
+from collections.abc import Callable
 from typing import Annotated, Any
 
 from fastapi import Depends, Request
@@ -7,6 +8,7 @@ from pydantic import BaseModel
 
 from server.bodies import read_fields
 from server.errors import Draining
+from server.results import Aligned
 from server.serving import Serving
 
 
@@ -46,3 +48,21 @@ def body_of(kind: type[BaseModel], *media: str) -> dict[str, Any]:
     schema = kind.model_json_schema()
     content = {one: {"schema": schema} for one in ("application/json", *media)}
     return {"requestBody": {"required": True, "content": content}}
+
+
+def aligned(segment: Aligned, name: Callable[[int], str]) -> dict[str, Any]:
+    """Describe one segment's attention: a row of weights for each target token.
+
+    Args:
+        name: token id -> vocabulary entry.
+    """
+    return {
+        "source": [name(token) for token in segment.source],
+        "target": [name(token.id) for token in segment.target],
+        "weights": [weights(token.alignment) for token in segment.target],
+    }
+
+
+def weights(alignment: tuple[float, ...]) -> list[float]:
+    """Round attention to what is worth sending."""
+    return [round(weight, 4) for weight in alignment]

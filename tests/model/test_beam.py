@@ -8,8 +8,8 @@ import pytest
 import torch
 import transformers
 
-from model import DecodingOptions, Hypothesis, Model, Runner, load
-from tests.model.driver import Request, random_source, run_alone, run_together
+from model import DecodingOptions, Hypothesis, Model, load
+from tests.model.driver import Request, random_source, run_together
 
 EOS, PAD, VOCABULARY = 0, 8002, 8003
 
@@ -33,11 +33,10 @@ def reference(model: Any, source: tuple[int, ...], **options: Any) -> list[tuple
         **options,
     )
     prompt = len(options.get("decoder_input_ids", [[0]])[0])
-    found = [
+    return [
         ([token for token in row[prompt:].tolist() if token not in (EOS, PAD)], score)
         for row, score in zip(out.sequences, out.sequences_scores.tolist(), strict=True)
     ]
-    return found
 
 
 def shape(hypotheses: tuple[Hypothesis, ...]) -> list[list[int]]:

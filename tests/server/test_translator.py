@@ -13,7 +13,8 @@ from server.engine import Engine
 from server.errors import GenerationFailed, TooLarge, UnsupportedLanguage
 from server.messages import Request, Update
 from server.metrics import Metrics
-from server.reading import WINDOW, Delta, Result
+from server.reading import WINDOW, Delta
+from server.results import Result
 from server.scheduler import Scheduler
 from server.text.languages import LanguageDetector
 from server.translator import Translator
