@@ -41,6 +41,7 @@ LAYERS = [
     "model.families.marian",
     "model.tokenizer",
     "model.checkpoint",
+    "model.backends.cpu",
     "model.runner",
     "model.decoding.choose",
     "model.decoding.filters",
@@ -52,7 +53,14 @@ LAYERS = [
     "model.positions",
     "model.config",
 ]
-PACKAGES = {"server", "server.routes", "server.text", "model.decoding", "model.families"}
+PACKAGES = {
+    "server",
+    "server.routes",
+    "server.text",
+    "model.backends",
+    "model.decoding",
+    "model.families",
+}
 
 
 def path_of(module: str) -> Path:

@@ -7,12 +7,13 @@ import pytest
 import torch
 
 from model import BUNDLED, DecodingOptions, Precision, Runner, load
+from model.backends import cpu
 from model.transformer import EncoderDecoder
 from tests.model.driver import Outcome, Request, random_requests, random_source, run_together
 from tests.model.driver import run_alone as run
 from tests.model.networks import tiny_network
 
-PRECISIONS = pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+PRECISIONS = pytest.mark.parametrize("precision", ["float32", "bfloat16", "float16", "int8"])
 
 
 def runner(network: EncoderDecoder, rows: int, latent_bytes: int = 0) -> Runner:
@@ -20,6 +21,9 @@ def runner(network: EncoderDecoder, rows: int, latent_bytes: int = 0) -> Runner:
 
 
 def in_precision(network: EncoderDecoder, precision: str) -> EncoderDecoder:
+    if precision == "int8":
+        cpu.quantise(network)
+        return network
     return network.to(getattr(torch, precision))
 
 
