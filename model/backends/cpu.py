@@ -15,8 +15,6 @@ from torch import Tensor, nn
 
 from model.transformer import EncoderDecoder
 
-_LEAST = torch.finfo(torch.float32).tiny  # stands for the largest value where all are zero
-
 
 class _Packed(Protocol):
     """Weights in the memory layout of PyTorch's eight-bit operators, which alone can read it."""
@@ -24,7 +22,8 @@ class _Packed(Protocol):
 
 def _pack(weight: Tensor) -> _Packed:
     """Round `weight` [out, in] to eight bits, each output channel by its own scale."""
-    scales = (weight.abs().amax(1) / 127).clamp_min_(_LEAST).double()
+    scales = weight.abs().amax(1).double() / 127
+    scales.clamp_min_(torch.finfo(torch.float32).tiny)  # of channels of zeros
     zeros = torch.zeros(len(weight), dtype=torch.long)
     with warnings.catch_warnings():  # quantised tensors are to leave PyTorch one day
         warnings.simplefilter("ignore", UserWarning)
@@ -68,8 +67,12 @@ class Int8Linear(nn.Module):
         self._steps = activation_steps()
 
     def forward(self, hidden: Tensor) -> Tensor:
-        """[..., in] -> [..., out]; what is not finite spoils its own row, and that entirely."""
-        largest = hidden.abs().amax(-1, keepdim=True).clamp_min_(_LEAST)
+        """[..., in] -> [..., out]; what is not finite spoils its own row, and that entirely.
+
+        A row of zeros becomes NaNs, which the operator rounds to something finite, and is zeros
+        again when multiplied by its largest value.
+        """
+        largest = hidden.abs().amax(-1, keepdim=True)
         product = _multiply(hidden / largest, self._packed, self._steps)
         if self.bias is None:
             return product.mul_(largest)
