@@ -3,12 +3,14 @@
 These are the package's public names; everything else may change.
 """
 
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 
+from model.backends import cpu
 from model.checkpoint import Checkpoint, CheckpointError
 from model.config import ModelConfig, UnsupportedModel
 from model.decoding.options import DecodingOptions
@@ -34,12 +36,15 @@ __all__ = [
     "Step",
     "Tokenizer",
     "UnsupportedModel",
+    "default_precision",
     "load",
 ]
 
+logger = logging.getLogger(__name__)
+
 BUNDLED = Path(__file__).parent / "bundled" / "en-de"
 
-Precision = Literal["float32", "bfloat16", "float16"]
+Precision = Literal["float32", "bfloat16", "float16", "int8"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +81,16 @@ class Model:
     card: Card
 
 
+def default_precision(device: str) -> Precision:
+    """Return what `device` does best: int8 on a CPU that can, as measured in docs/models.md."""
+    if torch.device(device).type != "cpu":
+        return "bfloat16"
+    if not cpu.activation_steps():
+        logger.warning("this CPU, or this build of PyTorch, cannot do int8: using float32")
+        return "float32"
+    return "int8"
+
+
 def load(
     folder: Path,
     *,
@@ -89,13 +104,17 @@ def load(
 
     Args:
         name: how clients call it; the folder's name by default.
+        precision: of weights and activations; int8 is for CPUs and keeps norms, attention and
+            caches in float32.
         slots: targets decoded together at most.
         latent_bytes: bound of the latent cache.
 
     Raises:
         CheckpointError: a file is missing, damaged or pickled.
-        UnsupportedModel: the checkpoint needs something that is not served exactly.
+        UnsupportedModel: the checkpoint needs something that is not served exactly, or the device
+            cannot do the precision.
     """
+    _check_precision(device, precision)
     checkpoint = Checkpoint(folder)
     architecture = str(checkpoint.config.get("model_type"))
     if architecture != "marian":
@@ -103,7 +122,12 @@ def load(
             f"{folder / 'config.json'}: model_type {architecture!r} is not supported"
         )
     config = _config(checkpoint)
-    network = _network(checkpoint, config).to(device, getattr(torch, precision))
+    network = _network(checkpoint, config)
+    parameters = sum(parameter.numel() for parameter in network.parameters())
+    if precision == "int8":
+        cpu.quantise(network)
+    else:
+        network.to(device, getattr(torch, precision))
     tokenizer = Tokenizer.open(checkpoint, vocabulary=config.vocabulary, eos=config.eos)
     runner = Runner(
         network, rows=slots, max_target=config.max_target - 1, latent_bytes=latent_bytes
@@ -111,7 +135,7 @@ def load(
     card = Card(
         name=name or folder.resolve().name,
         architecture=architecture,
-        parameters=sum(parameter.numel() for parameter in network.parameters()),
+        parameters=parameters,
         max_source=runner.max_source,
         max_target=runner.max_target,
         defaults=_defaults(checkpoint.generation),
@@ -119,6 +143,19 @@ def load(
         has_target_token=bool(tokenizer.target_codes),
     )
     return Model(runner, tokenizer, card)
+
+
+def _check_precision(device: str, precision: Precision) -> None:
+    if precision != "int8":
+        return
+    if torch.device(device).type != "cpu":
+        raise UnsupportedModel(f"precision int8 runs on CPUs only: choose another for {device}")
+    if not cpu.activation_steps():
+        raise UnsupportedModel(
+            "precision int8: this CPU, or this build of PyTorch, lacks it; choose float32"
+        )
+    if cpu.activation_steps() < 127:
+        logger.warning("this CPU lacks AVX-512 VNNI: int8 rounds activations to seven bits")
 
 
 def _config(checkpoint: Checkpoint) -> ModelConfig:

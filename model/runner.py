@@ -68,7 +68,7 @@ class Runner:
         self.rows = rows
         self.max_source = self.config.max_positions
         self.max_target = max_target
-        parameter = network.embedding.weight
+        parameter = next(network.decoder.parameters())  # a norm's, in whatever precision
         self._device, self._dtype = parameter.device, parameter.dtype
         self._table = RowTable(rows, max_target, self.config.start, self._device)
         self._cache = KVCache(

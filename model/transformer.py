@@ -176,6 +176,7 @@ class EncoderDecoder(nn.Module):
         self.decoder = nn.ModuleList(DecoderLayer(config) for _ in range(config.decoder_layers))
         self.encoder_norm = self._final_norm()
         self.decoder_norm = self._final_norm()
+        self.output: nn.Module | None = None
         self.logits_bias = nn.Parameter(torch.zeros(config.vocabulary))
         self.positions: Tensor
         self.register_buffer("positions", torch.empty(0), persistent=False)
@@ -233,6 +234,9 @@ class EncoderDecoder(nn.Module):
         for index, layer in enumerate(self.decoder):
             hidden = layer(hidden, memory, index)
         hidden = self.decoder_norm(hidden)
+        if self.output is not None:
+            logits: Tensor = self.output(hidden)
+            return logits + self.logits_bias
         return (F.linear(hidden, self.embedding.weight) + self.logits_bias).float()
 
     def forward(self, source: Tensor, lengths: Tensor, target: Tensor) -> Tensor:

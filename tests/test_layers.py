@@ -43,6 +43,7 @@ LAYERS = [
     "model.families.marian",
     "model.tokenizer",
     "model.checkpoint",
+    "model.backends.cpu",
     "model.runner",
     "model.decoding.step",
     "model.decoding.choose",
@@ -58,7 +59,14 @@ LAYERS = [
     "model.positions",
     "model.config",
 ]
-PACKAGES = {"server", "server.routes", "server.text", "model.decoding", "model.families"}
+PACKAGES = {
+    "server",
+    "server.routes",
+    "server.text",
+    "model.backends",
+    "model.decoding",
+    "model.families",
+}
 
 
 def path_of(module: str) -> Path:
