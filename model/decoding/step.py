@@ -182,21 +182,25 @@ def _alignments(targets: Sequence[Target], attention: Tensor | None) -> list[Ali
 def _candidates(
     logits: Tensor, raw: Tensor | None, targets: Sequence[Target], alignments: list[Alignment]
 ) -> dict[int, list[Candidate]]:
+    """Return the candidates of every row that searches, by its place in the step."""
     places: dict[int, list[int]] = {}  # by how many candidates their searches need
-    place = 0
+    wants_scores: list[bool] = []
     for target in targets:
         if target.search is not None:
-            span = range(place, place + len(target.rows))
+            span = range(len(wants_scores), len(wants_scores) + len(target.rows))
             places.setdefault(target.search.width, []).extend(span)
-        place += len(target.rows)
+        wants_scores += [target.options.wants_scores] * len(target.rows)
     found: dict[int, list[Candidate]] = {}
     for width, some in places.items():
         values, tokens = likeliest(logits, some, width)
-        reported = torch.zeros_like(values) if raw is None else raw[some].gather(1, tokens)
+        reported = torch.zeros_like(values)
+        if raw is not None:
+            asked = torch.tensor([wants_scores[place] for place in some], device=values.device)
+            reported = raw[some].gather(1, tokens).masked_fill(~asked[:, None], 0.0)
         columns = zip(some, tokens.tolist(), values.tolist(), reported.tolist(), strict=True)
-        for where, *row in columns:
-            aligned = alignments[where]
-            found[where] = [Candidate(*each, aligned) for each in zip(*row, strict=True)]
+        for place, *row in columns:
+            aligned = alignments[place]
+            found[place] = [Candidate(*each, aligned) for each in zip(*row, strict=True)]
     return found
 
 

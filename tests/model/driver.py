@@ -3,6 +3,7 @@
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from model import Arrival, DecodingOptions, Hypothesis, Runner, Step
 
@@ -44,14 +45,14 @@ def random_requests(
         if index % 5 == 4:
             source = rng.choice(requests).source
         max_new_tokens = rng.randint(1, max_tokens)
-        samples = rng.random() < 0.5
         options = DecodingOptions(
+            **_random_choice(rng),
             max_new_tokens=max_new_tokens,
             min_new_tokens=rng.choice([0, 0, max_new_tokens // 2]),
-            temperature=rng.uniform(0.3, 2.0) if samples else 0.0,
-            top_k=rng.choice([0, 5, 40]),
-            top_p=rng.choice([1.0, 0.8]),
-            seed=rng.randrange(2**64),
+            target_prefix=rng.choice([(), (), (), (9, 4, 77)]),
+            forced_bos=rng.choice([None, None, 5]),
+            forced_eos=rng.choice([None, None, 0]),
+            suppressed=rng.choice([(), (), (3, 8)]),
             repetition_penalty=rng.choice([1.0, 1.0, 1.3, 0.8]),
             no_repeat_ngram_size=rng.choice([0, 0, 2, 3]),
             wants_scores=rng.random() < 0.7,
@@ -59,6 +60,27 @@ def random_requests(
         cancel_after = rng.choice([None, None, None, rng.randint(0, max_tokens)])
         requests.append(Request(source, options, cancel_after))
     return requests
+
+
+def _random_choice(rng: random.Random) -> dict[str, Any]:
+    """Greedy, sampling, beams or alternatives."""
+    kind = rng.choice(["greedy", "sampling", "sampling", "beams", "alternatives"])
+    if kind == "sampling":
+        return {
+            "temperature": rng.uniform(0.3, 2.0),
+            "top_k": rng.choice([0, 5, 40]),
+            "top_p": rng.choice([1.0, 0.8]),
+            "seed": rng.randrange(2**64),
+        }
+    if kind == "beams":
+        beams = rng.randint(2, 6)
+        return {
+            "num_beams": beams,
+            "num_hypotheses": rng.randint(1, beams),
+            "length_penalty": rng.choice([0.0, 1.0, 2.0]),
+            "early_stopping": rng.choice([True, False, "never"]),
+        }
+    return {"alternatives": rng.randint(1, 4)} if kind == "alternatives" else {}
 
 
 def _has_ended(request: Request, outcome: Outcome, eos: int) -> bool:

