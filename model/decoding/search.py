@@ -31,10 +31,16 @@ class Node:
 
 
 def agreement(nodes: Iterable[Node]) -> Node:
-    """Return the deepest node that is, or comes before, every one of `nodes`."""
+    """Return the deepest node that is, or comes before, every one of `nodes`.
+
+    Raises:
+        ValueError: they have no beginning in common.
+    """
     distinct = set(nodes)
     while len(distinct) > 1:
         depth = max(node.depth for node in distinct)
+        if depth == 0:
+            raise ValueError("these hypotheses belong to different targets")
         distinct = {
             node.before if node.depth == depth and node.before is not None else node
             for node in distinct
