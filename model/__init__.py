@@ -3,6 +3,7 @@
 These are the package's public names; everything else may change.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -12,9 +13,11 @@ import torch
 from model.checkpoint import Checkpoint, CheckpointError
 from model.config import ModelConfig, UnsupportedModel
 from model.decoding.options import DecodingOptions
+from model.detokenizer import Detokenizer
 from model.families import marian
 from model.runner import Arrival, Pending, Runner, StepResult
-from model.tokenizer import Detokenizer, Tokenizer
+from model.tokenizer import open_tokenizer
+from model.tokenizers.contract import OutsideVocabulary, Prompt, Tokenizer, UnknownDirection
 from model.transformer import EncoderDecoder
 
 __all__ = [
@@ -25,11 +28,14 @@ __all__ = [
     "DecodingOptions",
     "Detokenizer",
     "Model",
+    "OutsideVocabulary",
     "Pending",
     "Precision",
+    "Prompt",
     "Runner",
     "StepResult",
     "Tokenizer",
+    "UnknownDirection",
     "UnsupportedModel",
     "load",
 ]
@@ -46,7 +52,6 @@ class Card:
     Attributes:
         defaults: the decoding fields that generation_config.json sets.
         targets: {source language: target languages}, ISO 639 codes.
-        has_target_token: whether the target is chosen by a first source token.
     """
 
     name: str
@@ -55,8 +60,7 @@ class Card:
     max_source: int
     max_target: int
     defaults: dict[str, Any]
-    targets: dict[str, tuple[str, ...]]
-    has_target_token: bool
+    targets: Mapping[str, tuple[str, ...]]
 
     @property
     def languages(self) -> list[str]:
@@ -101,7 +105,9 @@ def load(
         )
     config = _config(checkpoint)
     network = _network(checkpoint, config).to(device, getattr(torch, precision))
-    tokenizer = Tokenizer.open(checkpoint, vocabulary=config.vocabulary, eos=config.eos)
+    tokenizer = open_tokenizer(
+        checkpoint, architecture=architecture, vocabulary=config.vocabulary, eos=config.eos
+    )
     runner = Runner(
         network, rows=slots, max_target=config.max_target - 1, latent_bytes=latent_bytes
     )
@@ -112,8 +118,7 @@ def load(
         max_source=runner.max_source,
         max_target=runner.max_target,
         defaults=_defaults(checkpoint.generation),
-        targets=_targets(checkpoint, tokenizer),
-        has_target_token=bool(tokenizer.target_codes),
+        targets=tokenizer.targets,
     )
     return Model(runner, tokenizer, card)
 
@@ -162,10 +167,3 @@ def _defaults(generation: dict[str, Any]) -> dict[str, Any]:
             "set it to 1"
         )
     return {key: generation[key] for key in _DEFAULTED if generation.get(key) is not None}
-
-
-def _targets(checkpoint: Checkpoint, tokenizer: Tokenizer) -> dict[str, tuple[str, ...]]:
-    published = checkpoint.read_json("tokenizer_config.json", default={})
-    sources = [code for code in str(published.get("source_lang") or "").split("+") if code]
-    targets = sorted(tokenizer.target_codes) or [str(published.get("target_lang") or "")]
-    return {s: tuple(t for t in targets if t and t != s) for s in sources}

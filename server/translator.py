@@ -154,9 +154,10 @@ class Translator:
             return Text([text], detected)
         if target not in self.card.targets.get(language, ()):
             raise UnsupportedLanguage(f"{language} (detected) to {target} is not supported")
-        code = target if self.card.has_target_token else None
         parts: list[Part] = [
-            make(self.tokenizer.encode(piece.text, code)) if piece.is_translatable else piece.text
+            make(self.tokenizer.prompt(piece.text, language, target).source)
+            if piece.is_translatable
+            else piece.text
             for piece in segment(text, language)
         ]
         return Text(parts, detected)

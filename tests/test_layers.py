@@ -40,6 +40,20 @@ LAYERS = [
     "model",
     "model.families.marian",
     "model.tokenizer",
+    "model.tokenizers.pipeline",
+    "model.tokenizers.byt5",
+    "model.tokenizers.m2m100",
+    "model.tokenizers.marian",
+    "model.tokenizers.prompts",
+    "model.tokenizers.contract",
+    "model.tokenizers.added",
+    "model.tokenizers.assembly",
+    "model.tokenizers.vocabulary",
+    "model.tokenizers.sentencepiece_file",
+    "model.tokenizers.settings",
+    "model.tokenizers.codes",
+    "model.languages",
+    "model.detokenizer",
     "model.checkpoint",
     "model.runner",
     "model.decoding.choose",
@@ -52,7 +66,14 @@ LAYERS = [
     "model.positions",
     "model.config",
 ]
-PACKAGES = {"server", "server.routes", "server.text", "model.decoding", "model.families"}
+PACKAGES = {
+    "server",
+    "server.routes",
+    "server.text",
+    "model.decoding",
+    "model.families",
+    "model.tokenizers",
+}
 
 
 def path_of(module: str) -> Path:

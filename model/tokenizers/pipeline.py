@@ -35,6 +35,8 @@ class PipelineTokenizer:
         added = pipeline.get_added_tokens_decoder()
         self._silent = frozenset(i for i, token in added.items() if token.special)
         self._reserved = {token.content for token in added.values()}
+        if isinstance(self._model, models.BPE):  # reports what is unknown under this name
+            self._reserved.discard(self._model.unk_token)
         self._is_bytes = isinstance(pipeline.decoder, decoders.ByteLevel)
         if not self._is_bytes and not isinstance(pipeline.decoder, decoders.Metaspace):
             kind = type(pipeline.decoder).__name__
@@ -90,7 +92,7 @@ class PipelineTokenizer:
         if ids and max(ids) >= self._vocabulary:
             token = self._pipeline.id_to_token(max(ids))
             raise OutsideVocabulary(
-                f"the text names {token}, which the model's {self._vocabulary} tokens do not include"
+                f"the text names {token}, beyond the model's {self._vocabulary} tokens"
             )
         return tuple(ids)
 

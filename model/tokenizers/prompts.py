@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Literal, Protocol
 
@@ -29,7 +28,6 @@ class Form(Protocol):
         """Return the prompt for data that `encode` encodes without special tokens."""
 
 
-@dataclass(frozen=True, slots=True)
 class NoTranslation:
     """A model that is not told languages: it serves raw generation only."""
 
@@ -84,7 +82,7 @@ class TargetPieces:
 
     def __init__(self, own: Iterable[str], encode_raw: Encode, *, eos: int) -> None:
         """Take the codes xx; `encode_raw` encodes without special tokens at the ends."""
-        codes = {client: code for client, code in client_codes(own).items()}
+        codes = client_codes(own)
         self._prefixes = {client: f"<2{code}>" for client, code in codes.items()}
         self._encode_raw, self._eos = encode_raw, eos
         self.targets = every_pair(codes)

@@ -1,5 +1,6 @@
 """What SentencePiece's own library does not tell of its model files."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from struct import unpack
@@ -87,3 +88,22 @@ def _integer(message: memoryview, at: int) -> tuple[int, int]:
         at, shift = at + 1, shift + 7
         if byte < 0x80:
             return value, at
+
+
+def piece_texts(
+    model: sentencepiece.SentencePieceProcessor, pieces: Iterable[str]
+) -> list[str | int | None]:
+    """Return what the model's decoder makes of each piece: text, one byte, or nothing."""
+    texts: list[str | int | None] = []
+    unknown = model.id_to_piece(model.unk_id())
+    for piece in pieces:
+        index = model.piece_to_id(piece)
+        if model.is_unknown(index):
+            texts.append(" \u2047 " if piece == unknown else piece)
+        elif model.is_control(index):
+            texts.append(None)
+        elif model.is_byte(index):
+            texts.append(int(piece[3:5], 16))
+        else:
+            texts.append(piece.replace("\u2581", " "))
+    return texts

@@ -63,8 +63,9 @@ def _from_json(content: dict[str, Any]) -> Vocabulary:
     pieces = model["vocab"]
     scored = [(piece, score) for piece, score in pieces] if isinstance(pieces, list) else []
     ids = {piece: i for i, (piece, _) in enumerate(scored)} if scored else pieces
-    merges = [tuple(m.split(" ")) if isinstance(m, str) else tuple(m) for m in model.get("merges", ())]
-    return Vocabulary(scored, ids, merges, _charsmap(content.get("normalizer")))
+    merges = [m.split(" ") if isinstance(m, str) else m for m in model.get("merges", ())]
+    pairs = [(left, right) for left, right in merges]
+    return Vocabulary(scored, ids, pairs, _charsmap(content.get("normalizer")))
 
 
 def _charsmap(normalizer: dict[str, Any] | None) -> bytes | None:

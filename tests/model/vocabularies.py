@@ -5,6 +5,7 @@ import json
 import random
 from collections.abc import Callable, Iterator
 from functools import cache
+from importlib import import_module
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,34 +13,18 @@ import sentencepiece
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 from tokenizers.trainers import BpeTrainer
 
+from model.tokenizers.codes import M2M100_CODES, MBART50_CODES, MBART_CODES
+
 Files = Literal["json", "sentencepiece"]
-FLORES = (
-    "arb_Arab azb_Arab azj_Latn deu_Latn eng_Latn fra_Latn jpn_Jpan kas_Arab kas_Deva rus_Cyrl "
-    "srp_Cyrl zho_Hans zho_Hant"
-).split()
-MBART = (
-    "ar_AR cs_CZ de_DE en_XX es_XX et_EE fi_FI fr_XX gu_IN hi_IN it_IT ja_XX kk_KZ ko_KR lt_LT "
-    "lv_LV my_MM ne_NP nl_XX ro_RO ru_RU si_LK tr_TR vi_VN zh_CN"
-).split()
-MBART50 = [
-    *MBART,
-    *(
-        "af_ZA az_AZ bn_IN fa_IR he_IL hr_HR id_ID ka_GE km_KH mk_MK ml_IN mn_MN mr_IN pl_PL "
-        "ps_AF pt_XX sv_SE sw_KE ta_IN te_IN th_TH tl_XX uk_UA ur_PK xh_ZA gl_ES sl_SI"
-    ).split(),
-]
-M2M100 = (
-    "af am ar ast az ba be bg bn br bs ca ceb cs cy da de el en es et fa ff fi fr fy ga gd gl gu "
-    "ha he hi hr ht hu hy id ig ilo is it ja jv ka kk km kn ko lb lg ln lo lt lv mg mk ml mn mr "
-    "ms my ne nl no ns oc or pa pl ps pt ro ru sd si sk sl so sq sr ss su sv sw ta th tl tn tr uk "
-    "ur uz vi wo xh yi yo zh zu"
-).split()
+_SOME = "arb_Arab azb_Arab deu_Latn eng_Latn fra_Latn jpn_Jpan kas_Arab kas_Deva rus_Cyrl srp_Cyrl"
+FLORES = [*_SOME.split(), "zho_Hans", "zho_Hant"]
+M2M100 = list(M2M100_CODES["m2m100"])
 _SPACE = "\u2581"
 
 _WORDS = {
-    "en": "the a of time house water people never small light going would translation's don't can't",
+    "en": "the a of time house water people never small light going would translation's don't",
     "de": "der die das und nicht Straße Übung schön größer Häuser Zeit Übersetzung für kleine über",
-    "fr": "le la les où été garçon français cœur l'eau naïve jusqu'à forêt être aujourd'hui bientôt",
+    "fr": "le la les où été garçon français cœur l'eau naïve jusqu'à forêt être aujourd'hui",
     "ru": "и в не на что вода время люди маленький перевод язык быстро никогда дом свет большой",
     "el": "και το να μετάφραση νερό σπίτι άνθρωποι χρόνος μικρό φως ποτέ γλώσσα γρήγορα μεγάλος",
     "ar": "في من على الماء الوقت الناس صغير ترجمة لغة بسرعة أبدا بيت ضوء كبير",
@@ -95,10 +80,8 @@ def _write_json(path: Path, content: object) -> None:
 
 
 def _charsmap(model: bytes) -> bytes:
-    from sentencepiece import sentencepiece_model_pb2
-
-    proto = sentencepiece_model_pb2.ModelProto.FromString(model)
-    return bytes(proto.normalizer_spec.precompiled_charsmap)
+    schema: Any = import_module("sentencepiece.sentencepiece_model_pb2")
+    return bytes(schema.ModelProto.FromString(model).normalizer_spec.precompiled_charsmap)
 
 
 def _unigram(
@@ -207,11 +190,11 @@ def _fairseq(model: bytes, codes: list[str]) -> list[tuple[str, float]]:
 
 
 def _mbart(folder: Path, files: Files) -> int:
-    return _fairseq_folder(folder, files, MBART, "MBartTokenizer", "$A </s> en_XX")
+    return _fairseq_folder(folder, files, list(MBART_CODES), "MBartTokenizer", "$A </s> en_XX")
 
 
 def _mbart50(folder: Path, files: Files) -> int:
-    return _fairseq_folder(folder, files, MBART50, "MBart50Tokenizer", "en_XX $A </s>")
+    return _fairseq_folder(folder, files, list(MBART50_CODES), "MBart50Tokenizer", "en_XX $A </s>")
 
 
 def _fairseq_folder(folder: Path, files: Files, codes: list[str], name: str, template: str) -> int:

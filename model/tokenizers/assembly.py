@@ -53,7 +53,11 @@ def t5(checkpoint: Checkpoint, settings: Settings) -> tokenizers.Tokenizer:
         pipeline.normalizer = normalizers.Precompiled(vocabulary.charsmap)
     pipeline.pre_tokenizer = _words()
     _add(pipeline, settings, settings.special(_ENDED, extra))
-    _frame(pipeline, ["$A", "</s>"], {"</s>": _id(pipeline, settings, "eos_token", _ENDED)})
+    _frame(
+        pipeline,
+        ["$A", "</s>"],
+        {"</s>": _id(pipeline, text_of(settings.values.get("eos_token", "</s>")))},
+    )
     return pipeline
 
 
@@ -82,14 +86,14 @@ def pegasus(checkpoint: Checkpoint, settings: Settings) -> tokenizers.Tokenizer:
     pipeline.pre_tokenizer = _metaspace()
     extra = _symbols(vocabulary, settings)
     has_sent = extra is not None and sent in map(text_of, extra)
-    defaults = _ENDED | {"mask_token": "<mask_2>"}
+    defaults: dict[str, Any] = _ENDED | {"mask_token": "<mask_2>"}
     _add(
         pipeline,
         settings,
         settings.special(defaults, [*([] if has_sent or sent is None else [sent]), *unused]),
     )
     eos = text_of(values.get("eos_token", "</s>"))
-    _frame(pipeline, ["$A", eos], {eos: pipeline.token_to_id(eos)})
+    _frame(pipeline, ["$A", eos], {eos: _id(pipeline, eos)})
     return pipeline
 
 
@@ -100,7 +104,7 @@ def mbart(checkpoint: Checkpoint, settings: Settings) -> tokenizers.Tokenizer:
     pipeline.pre_tokenizer = _words()
     extra = list(MBART_CODES)
     extra += [t for t in _symbols(vocabulary, settings) or () if text_of(t) not in MBART_CODES]
-    defaults = _DEFAULTS | {"mask_token": AddedToken("<mask>", lstrip=True)}
+    defaults: dict[str, Any] = {**_DEFAULTS, "mask_token": AddedToken("<mask>", lstrip=True)}
     _add(pipeline, settings, settings.special(_with_mask(settings, defaults), extra))
     _language(pipeline, settings, "en_XX", "$A", "eos", "language")
     return pipeline
@@ -113,14 +117,14 @@ def mbart50(checkpoint: Checkpoint, settings: Settings) -> tokenizers.Tokenizer:
     if vocabulary.is_from_sentencepiece or not {piece for piece, _ in scored} & set(MBART50_CODES):
         scored = _fairseq(vocabulary, settings, MBART50_CODES, begins=True)
     pipeline = _unigram(scored, unknown=3)
-    steps = [normalizers.Replace(Regex(" {2,}"), " ")]
+    steps: list[normalizers.Normalizer] = [normalizers.Replace(Regex(" {2,}"), " ")]
     if vocabulary.charsmap:
         steps.insert(0, normalizers.Precompiled(vocabulary.charsmap))
     pipeline.normalizer = normalizers.Sequence(steps)
     pipeline.pre_tokenizer = _metaspace()
     extra = [*(_symbols(vocabulary, settings) or ()), *MBART50_CODES]
-    defaults = {k: v for k, v in _DEFAULTS.items() if k != "bos_token"}
-    defaults |= {"mask_token": AddedToken("<mask>", lstrip=True)}
+    defaults: dict[str, Any] = {**_DEFAULTS, "mask_token": AddedToken("<mask>", lstrip=True)}
+    del defaults["bos_token"]
     _add(pipeline, settings, settings.special(_with_mask(settings, defaults), extra))
     _language(pipeline, settings, "en_XX", "language", "$A", "eos")
     return pipeline
@@ -139,7 +143,9 @@ def nllb(checkpoint: Checkpoint, settings: Settings) -> tokenizers.Tokenizer:
     pipeline = tokenizers.Tokenizer(bpe)
     if vocabulary.charsmap:
         steps = [normalizers.Precompiled(vocabulary.charsmap)]
-        pipeline.normalizer = normalizers.Sequence([*steps, normalizers.Replace(Regex(" {2,}"), " ")])
+        pipeline.normalizer = normalizers.Sequence(
+            [*steps, normalizers.Replace(Regex(" {2,}"), " ")]
+        )
     pipeline.pre_tokenizer, pipeline.decoder = _metaspace(), decoders.Metaspace()
     extra = _symbols(vocabulary, settings)
     mask = AddedToken("<mask>", normalized=True, lstrip=True, special=True)
@@ -147,7 +153,11 @@ def nllb(checkpoint: Checkpoint, settings: Settings) -> tokenizers.Tokenizer:
     if settings.values.get("extra_special_tokens") is None:
         named += FLORES_CODES if extra is None else extra
     _add(pipeline, settings, named)
-    order = ("$A", "eos", "language") if settings.flag("legacy_behaviour") else ("language", "$A", "eos")
+    order = (
+        ("$A", "eos", "language")
+        if settings.flag("legacy_behaviour")
+        else ("language", "$A", "eos")
+    )
     _language(pipeline, settings, "eng_Latn", *order)
     return pipeline
 
@@ -170,20 +180,24 @@ def roberta(checkpoint: Checkpoint, settings: Settings) -> tokenizers.Tokenizer:
     _add(pipeline, settings, settings.special(_DEFAULTS | {"mask_token": "<mask>"}, None))
     sep, cls = _name(settings, "sep_token"), _name(settings, "cls_token")
     pipeline.post_processor = processors.RobertaProcessing(
-        (sep, pipeline.token_to_id(sep)),
-        (cls, pipeline.token_to_id(cls)),
+        (sep, _id(pipeline, sep)),
+        (cls, _id(pipeline, cls)),
         bool(settings.values.get("trim_offsets", True)),
         has_space,
     )
     return pipeline
 
 
-def as_stored(checkpoint: Checkpoint, settings: Settings) -> tokenizers.Tokenizer:
-    """Any other: tokenizer.json as it stands, and the special tokens of the other files."""
-    path = checkpoint.file("tokenizer.json")
-    pipeline = tokenizers.Tokenizer.from_file(str(path))
+def generic(checkpoint: Checkpoint, settings: Settings) -> tokenizers.Tokenizer:
+    """PreTrainedTokenizerFast: tokenizer.json, and the special tokens of the other files."""
+    pipeline = as_stored(checkpoint, settings)
     _add(pipeline, settings, settings.special({}, settings.values.get("additional_special_tokens")))
     return pipeline
+
+
+def as_stored(checkpoint: Checkpoint, settings: Settings) -> tokenizers.Tokenizer:
+    """A folder that transformers does not load: tokenizer.json as it stands."""
+    return tokenizers.Tokenizer.from_file(str(checkpoint.file("tokenizer.json")))
 
 
 # -- parts ---------------------------------------------------------------------------------------
@@ -251,10 +265,11 @@ def _add(pipeline: tokenizers.Tokenizer, settings: Settings, special: list[Any])
     pipeline.add_tokens([AddedToken(t, special=True) if isinstance(t, str) else t for t in new])
 
 
-def _id(
-    pipeline: tokenizers.Tokenizer, settings: Settings, name: str, defaults: dict[str, str]
-) -> int:
-    return int(pipeline.token_to_id(text_of(settings.values.get(name, defaults[name]))))
+def _id(pipeline: tokenizers.Tokenizer, token: str) -> int:
+    found = pipeline.token_to_id(token)
+    if found is None:
+        raise CheckpointError(f"the tokenizer's vocabulary lacks {token}")
+    return found
 
 
 def _frame(pipeline: tokenizers.Tokenizer, single: list[str], ids: dict[str, int]) -> None:
@@ -268,9 +283,9 @@ def _language(
 ) -> None:
     """Frame raw input by end and the default source language, in the given order."""
     language = settings.values.get("src_lang") or default
-    unknown = pipeline.token_to_id(_name(settings, "unk_token"))
     found = pipeline.token_to_id(language)
+    code = _id(pipeline, _name(settings, "unk_token")) if found is None else found
     eos = _name(settings, "eos_token")
-    ids = {eos: pipeline.token_to_id(eos), language: unknown if found is None else found}
+    ids = {eos: _id(pipeline, eos), language: code}
     names = {"eos": eos, "language": language, "$A": "$A"}
     _frame(pipeline, [names[part] for part in order], ids)
