@@ -4,6 +4,7 @@ These are the package's public names; everything else may change.
 """
 
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -16,9 +17,11 @@ from model.config import ModelConfig, UnsupportedModel
 from model.decoding.options import DecodingOptions
 from model.decoding.search import Hypothesis
 from model.decoding.step import Step
+from model.detokenizer import Detokenizer
 from model.families import marian
 from model.runner import Arrival, Pending, Runner
-from model.tokenizer import Detokenizer, Tokenizer
+from model.tokenizer import open_tokenizer
+from model.tokenizers.contract import OutsideVocabulary, Prompt, Tokenizer, UnknownDirection
 from model.transformer import EncoderDecoder
 
 __all__ = [
@@ -30,11 +33,14 @@ __all__ = [
     "Detokenizer",
     "Hypothesis",
     "Model",
+    "OutsideVocabulary",
     "Pending",
     "Precision",
+    "Prompt",
     "Runner",
     "Step",
     "Tokenizer",
+    "UnknownDirection",
     "UnsupportedModel",
     "default_precision",
     "load",
@@ -54,7 +60,6 @@ class Card:
     Attributes:
         defaults: the decoding fields that generation_config.json sets.
         targets: {source language: target languages}, ISO 639 codes.
-        has_target_token: whether the target is chosen by a first source token.
     """
 
     name: str
@@ -63,8 +68,7 @@ class Card:
     max_source: int
     max_target: int
     defaults: dict[str, Any]
-    targets: dict[str, tuple[str, ...]]
-    has_target_token: bool
+    targets: Mapping[str, tuple[str, ...]]
 
     @property
     def languages(self) -> list[str]:
@@ -128,7 +132,9 @@ def load(
         cpu.quantise(network)
     else:
         network.to(device, getattr(torch, precision))
-    tokenizer = Tokenizer.open(checkpoint, vocabulary=config.vocabulary, eos=config.eos)
+    tokenizer = open_tokenizer(
+        checkpoint, architecture=architecture, vocabulary=config.vocabulary, eos=config.eos
+    )
     runner = Runner(
         network, rows=slots, max_target=config.max_target - 1, latent_bytes=latent_bytes
     )
@@ -139,8 +145,7 @@ def load(
         max_source=runner.max_source,
         max_target=runner.max_target,
         defaults=_defaults(checkpoint.generation),
-        targets=_targets(checkpoint, tokenizer),
-        has_target_token=bool(tokenizer.target_codes),
+        targets=tokenizer.targets,
     )
     return Model(runner, tokenizer, card)
 
@@ -202,10 +207,3 @@ def _defaults(generation: dict[str, Any]) -> dict[str, Any]:
             "set it to 1"
         )
     return {key: generation[key] for key in _DEFAULTED if generation.get(key) is not None}
-
-
-def _targets(checkpoint: Checkpoint, tokenizer: Tokenizer) -> dict[str, tuple[str, ...]]:
-    published = checkpoint.read_json("tokenizer_config.json", default={})
-    sources = [code for code in str(published.get("source_lang") or "").split("+") if code]
-    targets = sorted(tokenizer.target_codes) or [str(published.get("target_lang") or "")]
-    return {s: tuple(t for t in targets if t and t != s) for s in sources}

@@ -42,6 +42,20 @@ LAYERS = [
     "model",
     "model.families.marian",
     "model.tokenizer",
+    "model.tokenizers.pipeline",
+    "model.tokenizers.byt5",
+    "model.tokenizers.m2m100",
+    "model.tokenizers.marian",
+    "model.tokenizers.prompts",
+    "model.tokenizers.contract",
+    "model.tokenizers.added",
+    "model.tokenizers.assembly",
+    "model.tokenizers.vocabulary",
+    "model.tokenizers.sentencepiece_file",
+    "model.tokenizers.settings",
+    "model.tokenizers.codes",
+    "model.languages",
+    "model.detokenizer",
     "model.checkpoint",
     "model.backends.cpu",
     "model.runner",
@@ -66,6 +80,7 @@ PACKAGES = {
     "model.backends",
     "model.decoding",
     "model.families",
+    "model.tokenizers",
 }
 
 

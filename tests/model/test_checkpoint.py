@@ -220,13 +220,12 @@ def test_the_card_says_what_the_files_say(folder: Path) -> None:
     assert (card.max_source, card.max_target) == (512, 39)
     assert card.defaults == {"do_sample": True, "temperature": 0.7, "top_k": 20}
     assert card.targets == {"de": ("en",), "en": ("de",)}
-    assert card.has_target_token
     assert load(folder).card.name == "model"
 
 
 def test_the_tiny_checkpoint_runs_and_never_generates_padding(tiny_folder: Path) -> None:
     model = load(tiny_folder, slots=1)
-    source = model.tokenizer.encode("How do I get to the station?", "de")
+    source = model.tokenizer.prompt("How do I get to the station?", "en", "de").source
     options = DecodingOptions(max_new_tokens=40, min_new_tokens=40, temperature=100.0)
 
     outcome = run_alone(model.runner, Request(source, options))

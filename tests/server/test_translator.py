@@ -1,13 +1,16 @@
 """The Translator's own decisions, with a model that repeats its source."""
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import pytest
 from prometheus_client import CollectorRegistry
 
-from model import Card, DecodingOptions, Detokenizer, Tokenizer
+from model import Card, DecodingOptions, Detokenizer, Prompt
+from model.detokenizer import MetaspaceJoiner
+from model.tokenizers.contract import joined
 from server.decoding_fields import DecodingFields
 from server.engine import Engine
 from server.errors import GenerationFailed, TooLarge, UnsupportedLanguage
@@ -23,20 +26,30 @@ from tests.server.fakes import EOS, EchoRunner
 LETTERS = ["", *"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ .,!?äöü"]
 
 
-class Letters(Tokenizer):
+class Letters:
     """One token a character: what is generated reads as what was sent."""
 
-    def __init__(self) -> None:
-        pass
+    targets: Mapping[str, tuple[str, ...]] = MappingProxyType({})
+    aliases: Mapping[str, str] = MappingProxyType({})
 
-    def encode(self, text: str, target: str | None = None) -> tuple[int, ...]:
-        return (*[LETTERS.index(letter) for letter in text], EOS)
+    def prompt(self, text: str, source: str, target: str) -> Prompt:
+        return Prompt(self.encode_raw(text))
 
     def encode_raw(self, text: str) -> tuple[int, ...]:
-        return self.encode(text)
+        return (*[LETTERS.index(letter) for letter in text], EOS)
+
+    def encode_target(self, text: str) -> tuple[int, ...]:
+        return self.encode_raw(text)[:-1]
+
+    def token_id(self, token: str) -> int | None:
+        return LETTERS.index(token)
+
+    def decode(self, ids: Iterable[int]) -> str:
+        return joined(self.detokenizer(), ids)
 
     def detokenizer(self) -> Detokenizer:
-        return Detokenizer(LETTERS, frozenset({EOS}))
+        joiner = MetaspaceJoiner(LETTERS.__getitem__, frozenset({EOS}), trims=False)
+        return Detokenizer(joiner, strips=True)
 
     def is_special(self, token: int) -> bool:
         return token == EOS
@@ -51,7 +64,6 @@ def card(**changes: Any) -> Card:
         "max_target": 60,
         "defaults": {},
         "targets": {"en": ("de",), "de": ("en",)},
-        "has_target_token": False,
     }
     return Card(**values | changes)
 
