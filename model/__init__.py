@@ -9,13 +9,12 @@ from typing import Any, Literal
 
 import torch
 
+from model.building import build, default_precision, generation_defaults
 from model.checkpoint import Checkpoint, CheckpointError
-from model.config import ModelConfig, UnsupportedModel
+from model.config import UnsupportedModel
 from model.decoding.options import DecodingOptions
-from model.families import marian
 from model.runner import Arrival, Pending, Runner, StepResult
 from model.tokenizer import Detokenizer, Tokenizer
-from model.transformer import EncoderDecoder
 
 __all__ = [
     "BUNDLED",
@@ -31,6 +30,7 @@ __all__ = [
     "StepResult",
     "Tokenizer",
     "UnsupportedModel",
+    "default_precision",
     "load",
 ]
 
@@ -44,7 +44,8 @@ class Card:
     """What a model can do, derived from its files.
 
     Attributes:
-        defaults: the decoding fields that generation_config.json sets.
+        defaults: the decoding fields that generation_config.json sets, as `GenerationDefaults`
+            names them.
         targets: {source language: target languages}, ISO 639 codes.
         has_target_token: whether the target is chosen by a first source token.
     """
@@ -94,74 +95,24 @@ def load(
         UnsupportedModel: the checkpoint needs something that is not served exactly.
     """
     checkpoint = Checkpoint(folder)
-    architecture = str(checkpoint.config.get("model_type"))
-    if architecture != "marian":
-        raise UnsupportedModel(
-            f"{folder / 'config.json'}: model_type {architecture!r} is not supported"
-        )
-    config = _config(checkpoint)
-    network = _network(checkpoint, config).to(device, getattr(torch, precision))
+    defaults = generation_defaults(checkpoint)
+    network = build(checkpoint, device=device, dtype=getattr(torch, precision))
+    config = network.config
     tokenizer = Tokenizer.open(checkpoint, vocabulary=config.vocabulary, eos=config.eos)
     runner = Runner(
         network, rows=slots, max_target=config.max_target - 1, latent_bytes=latent_bytes
     )
     card = Card(
         name=name or folder.resolve().name,
-        architecture=architecture,
+        architecture=str(checkpoint.config["model_type"]),
         parameters=sum(parameter.numel() for parameter in network.parameters()),
         max_source=runner.max_source,
         max_target=runner.max_target,
-        defaults=_defaults(checkpoint.generation),
+        defaults=defaults.given(),
         targets=_targets(checkpoint, tokenizer),
         has_target_token=bool(tokenizer.target_codes),
     )
     return Model(runner, tokenizer, card)
-
-
-def _config(checkpoint: Checkpoint) -> ModelConfig:
-    files = f"{checkpoint.folder / 'config.json'} with generation_config.json"
-    try:
-        return marian.config(checkpoint.config, checkpoint.generation)
-    except KeyError as error:
-        raise CheckpointError(f"{files} lacks {error}") from error
-    except TypeError as error:
-        raise CheckpointError(f"{files} holds a value of the wrong kind: {error}") from error
-    except UnsupportedModel as error:
-        raise UnsupportedModel(f"{files}: {error}") from error
-
-
-def _network(checkpoint: Checkpoint, config: ModelConfig) -> EncoderDecoder:
-    with torch.device("meta"):
-        network = EncoderDecoder(config)
-    names = {ours: marian.weight_name(ours) for ours in network.state_dict()}
-    shapes = {names[ours]: tensor.shape for ours, tensor in network.state_dict().items()}
-    shapes["final_logits_bias"] = torch.Size([1, config.vocabulary])
-    tensors = checkpoint.tensors(shapes, marian.DERIVED)
-    tensors["final_logits_bias"] = tensors["final_logits_bias"][0]
-    weights = {ours: tensors[theirs].float() for ours, theirs in names.items()}
-    network.load_state_dict(weights, assign=True)
-    network.requires_grad_(False)
-    network.make_positions()
-    return network
-
-
-_DEFAULTED = (
-    "do_sample",
-    "temperature",
-    "top_k",
-    "top_p",
-    "repetition_penalty",
-    "no_repeat_ngram_size",
-)
-
-
-def _defaults(generation: dict[str, Any]) -> dict[str, Any]:
-    if generation.get("num_beams") not in (None, 1):
-        raise UnsupportedModel(
-            f"generation_config.json: num_beams {generation['num_beams']} is not supported yet; "
-            "set it to 1"
-        )
-    return {key: generation[key] for key in _DEFAULTED if generation.get(key) is not None}
 
 
 def _targets(checkpoint: Checkpoint, tokenizer: Tokenizer) -> dict[str, tuple[str, ...]]:
