@@ -12,13 +12,13 @@ from typing import Any, Literal
 import torch
 
 from model.backends import cpu
+from model.building import build, generation_defaults, model_config
 from model.checkpoint import Checkpoint, CheckpointError
 from model.config import ModelConfig, UnsupportedModel
 from model.decoding.options import DecodingOptions
 from model.decoding.search import Hypothesis
 from model.decoding.step import Step
 from model.detokenizer import Detokenizer
-from model.families import marian
 from model.runner import Arrival, Pending, Runner
 from model.tokenizer import open_tokenizer
 from model.tokenizers.contract import OutsideVocabulary, Prompt, Tokenizer, UnknownDirection
@@ -42,7 +42,6 @@ __all__ = [
     "Tokenizer",
     "UnknownDirection",
     "UnsupportedModel",
-    "default_precision",
     "load",
 ]
 
@@ -50,7 +49,7 @@ logger = logging.getLogger(__name__)
 
 BUNDLED = Path(__file__).parent / "bundled" / "en-de"
 
-Precision = Literal["float32", "bfloat16", "float16", "int8"]
+Precision = Literal["auto", "float32", "bfloat16", "float16", "int8"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,17 +57,24 @@ class Card:
     """What a model can do, derived from its files.
 
     Attributes:
-        defaults: the decoding fields that generation_config.json sets.
-        targets: {source language: target languages}, ISO 639 codes.
+        max_target: tokens of a target at most, its prefix included.
+        defaults: the decoding fields that generation_config.json sets, as `GenerationDefaults`
+            names them, and forced_bos_token_id and forced_eos_token_id.
+        targets: {source language: target languages}, the codes that clients use.
+        aliases: {other spelling of a language, in lower case: its code}.
     """
 
     name: str
     architecture: str
+    precision: str
     parameters: int
+    vocabulary: int
+    decoder_layers: int
     max_source: int
     max_target: int
     defaults: dict[str, Any]
     targets: Mapping[str, tuple[str, ...]]
+    aliases: Mapping[str, str]
 
     @property
     def languages(self) -> list[str]:
@@ -85,22 +91,12 @@ class Model:
     card: Card
 
 
-def default_precision(device: str) -> Precision:
-    """Return what `device` does best: int8 on a CPU that can, as measured in docs/models.md."""
-    if torch.device(device).type != "cpu":
-        return "bfloat16"
-    if not cpu.activation_steps():
-        logger.warning("this CPU, or this build of PyTorch, cannot do int8: using float32")
-        return "float32"
-    return "int8"
-
-
 def load(
     folder: Path,
     *,
     name: str | None = None,
     device: str = "cpu",
-    precision: Precision = "float32",
+    precision: Precision = "auto",
     slots: int = 64,
     latent_bytes: int = 256 * 2**20,
 ) -> Model:
@@ -109,8 +105,8 @@ def load(
     Args:
         name: how clients call it; the folder's name by default.
         precision: of weights and activations; int8 is for CPUs and keeps norms, attention and
-            caches in float32.
-        slots: targets decoded together at most.
+            caches in float32. auto takes what serves the family best on the device.
+        slots: hypotheses decoded together at most.
         latent_bytes: bound of the latent cache.
 
     Raises:
@@ -118,42 +114,59 @@ def load(
         UnsupportedModel: the checkpoint needs something that is not served exactly, or the device
             cannot do the precision.
     """
-    _check_precision(device, precision)
     checkpoint = Checkpoint(folder)
-    architecture = str(checkpoint.config.get("model_type"))
-    if architecture != "marian":
-        raise UnsupportedModel(
-            f"{folder / 'config.json'}: model_type {architecture!r} is not supported"
-        )
-    config = _config(checkpoint)
-    network = _network(checkpoint, config)
-    parameters = sum(parameter.numel() for parameter in network.parameters())
-    if precision == "int8":
-        cpu.quantise(network)
-    else:
-        network.to(device, getattr(torch, precision))
+    config = model_config(checkpoint)
+    chosen = _precision(device, precision, config)
+    defaults = _defaults(checkpoint, config)
+    architecture = str(checkpoint.config["model_type"])
     tokenizer = open_tokenizer(
-        checkpoint, architecture=architecture, vocabulary=config.vocabulary, eos=config.eos
+        checkpoint,
+        architecture=architecture,
+        vocabulary=config.source_vocabulary,
+        eos=config.eos,
     )
+    network, parameters = _network(checkpoint, device, chosen)
     runner = Runner(
         network, rows=slots, max_target=config.max_target - 1, latent_bytes=latent_bytes
     )
     card = Card(
         name=name or folder.resolve().name,
         architecture=architecture,
+        precision=chosen,
         parameters=parameters,
+        vocabulary=config.vocabulary,
+        decoder_layers=config.decoder_layers,
         max_source=runner.max_source,
         max_target=runner.max_target,
-        defaults=_defaults(checkpoint.generation),
+        defaults=defaults,
         targets=tokenizer.targets,
+        aliases=tokenizer.aliases,
     )
     return Model(runner, tokenizer, card)
 
 
-def _check_precision(device: str, precision: Precision) -> None:
-    if precision != "int8":
-        return
-    if torch.device(device).type != "cpu":
+def _network(checkpoint: Checkpoint, device: str, precision: str) -> tuple[EncoderDecoder, int]:
+    """Return the network in its precision, and how many parameters it has."""
+    is_int8 = precision == "int8"
+    dtype = torch.float32 if is_int8 else getattr(torch, precision)
+    network = build(checkpoint, device=device, dtype=dtype)
+    parameters = sum(parameter.numel() for parameter in network.parameters())
+    if is_int8:
+        cpu.quantise(network)
+    return network, parameters
+
+
+def _precision(device: str, precision: Precision, config: ModelConfig) -> str:
+    """Return the precision to use; raises UnsupportedModel where the device lacks it."""
+    is_cpu = torch.device(device).type == "cpu"
+    if precision == "auto" and not is_cpu:
+        return "float16" if config.is_float16_safe else "bfloat16"
+    if precision == "auto" and not cpu.activation_steps():
+        logger.warning("this CPU, or this build of PyTorch, cannot do int8: using float32")
+        return "float32"
+    if precision not in ("auto", "int8"):
+        return precision
+    if not is_cpu:
         raise UnsupportedModel(f"precision int8 runs on CPUs only: choose another for {device}")
     if not cpu.activation_steps():
         raise UnsupportedModel(
@@ -161,49 +174,13 @@ def _check_precision(device: str, precision: Precision) -> None:
         )
     if cpu.activation_steps() < 127:
         logger.warning("this CPU lacks AVX-512 VNNI: int8 rounds activations to seven bits")
+    return "int8"
 
 
-def _config(checkpoint: Checkpoint) -> ModelConfig:
-    files = f"{checkpoint.folder / 'config.json'} with generation_config.json"
-    try:
-        return marian.config(checkpoint.config, checkpoint.generation)
-    except KeyError as error:
-        raise CheckpointError(f"{files} lacks {error}") from error
-    except TypeError as error:
-        raise CheckpointError(f"{files} holds a value of the wrong kind: {error}") from error
-    except UnsupportedModel as error:
-        raise UnsupportedModel(f"{files}: {error}") from error
-
-
-def _network(checkpoint: Checkpoint, config: ModelConfig) -> EncoderDecoder:
-    with torch.device("meta"):
-        network = EncoderDecoder(config)
-    names = {ours: marian.weight_name(ours) for ours in network.state_dict()}
-    shapes = {names[ours]: tensor.shape for ours, tensor in network.state_dict().items()}
-    shapes["final_logits_bias"] = torch.Size([1, config.vocabulary])
-    tensors = checkpoint.tensors(shapes, marian.DERIVED)
-    tensors["final_logits_bias"] = tensors["final_logits_bias"][0]
-    weights = {ours: tensors[theirs].float() for ours, theirs in names.items()}
-    network.load_state_dict(weights, assign=True)
-    network.requires_grad_(False)
-    network.make_positions()
-    return network
-
-
-_DEFAULTED = (
-    "do_sample",
-    "temperature",
-    "top_k",
-    "top_p",
-    "repetition_penalty",
-    "no_repeat_ngram_size",
-)
-
-
-def _defaults(generation: dict[str, Any]) -> dict[str, Any]:
-    if generation.get("num_beams") not in (None, 1):
-        raise UnsupportedModel(
-            f"generation_config.json: num_beams {generation['num_beams']} is not supported yet; "
-            "set it to 1"
-        )
-    return {key: generation[key] for key in _DEFAULTED if generation.get(key) is not None}
+def _defaults(checkpoint: Checkpoint, config: ModelConfig) -> dict[str, Any]:
+    forced = {
+        "forced_bos_token_id": config.forced_bos,
+        "forced_eos_token_id": config.forced_eos,
+    }
+    given = generation_defaults(checkpoint).given()
+    return given | {name: token for name, token in forced.items() if token is not None}

@@ -142,7 +142,7 @@ class Runner:
         memory = self._cache.step(index, positions)
         tokens = self._table.newest(index)
         layers: list[Tensor] | None = [] if _wants_attention(targets) else None
-        logits = self.network.decode(tokens[:, None], positions[:, None], memory)[:, 0]
+        logits = self.network.decode(tokens[:, None], positions[:, None], memory, layers)[:, 0]
         attention = _attention(layers, targets) if layers else None
         moves = self._chooser.decide(logits, targets, attention)
         self._record(rows, moves)

@@ -50,7 +50,7 @@ def main() -> None:
     lines = options.held_out.read_text(encoding="utf-8").splitlines()
     english, other = zip(*(line.split("\t") for line in lines), strict=True)
     language = options.held_out.stem.rpartition("-")[2]
-    model = load(options.checkpoint, slots=options.slots)
+    model = load(options.checkpoint, slots=options.slots, precision="float32")
     for name, sources, references, target in [
         (f"en-{language}", english, other, language),
         (f"{language}-en", other, english, "en"),

@@ -102,14 +102,12 @@ def quantise(network: EncoderDecoder) -> None:
     The vocabulary's table, which the output may share, is kept in float16 for look-ups. Norms,
     attention and softmax stay in float32.
     """
-    if network.output is None:
-        network.output = Int8Linear(network.embedding.weight, None)
     halves: dict[Tensor, HalfEmbedding] = {}  # by the table they share
     for name in [name for name, _ in network.named_modules(remove_duplicate=False)]:
         module = network.get_submodule(name)
         if isinstance(module, nn.Linear):
             network.set_submodule(name, Int8Linear(module.weight, module.bias))
-        elif isinstance(module, nn.Embedding) and len(module.weight) == network.config.vocabulary:
+        elif name in ("embedding", "source_embedding") and isinstance(module, nn.Embedding):
             table = module.weight
             if table not in halves and table.abs().max() <= torch.finfo(torch.float16).max:
                 halves[table] = HalfEmbedding(table)

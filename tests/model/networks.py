@@ -28,7 +28,8 @@ def tiny_config(**changes: Any) -> ModelConfig:
         "decoder_hidden": 64,
         "activation": "relu",
         "norm": "post",
-        "final_norm": False,
+        "has_final_norm": False,
+        "has_logits_bias": True,
         "embedding_scale": 32**0.5,
         "max_positions": 512,
         "max_target": 512,
@@ -62,7 +63,8 @@ def randomise(network: EncoderDecoder, *, eos_bias: float = 2.5) -> EncoderDecod
         parameter.data.copy_(value)
     last = network.decoder[-1].get_submodule("feed_forward_branch.norm").get_parameter("weight")
     last.data *= torch.randn(last.shape, generator=generator).sign()
-    network.logits_bias.data[network.config.eos] += eos_bias
+    if network.logits_bias is not None:
+        network.logits_bias.data[network.config.eos] += eos_bias
     return network.requires_grad_(False).eval()
 
 
@@ -85,6 +87,11 @@ def write_tiny_checkpoint(folder: Path) -> None:
     }
     (folder / "config.json").write_text(json.dumps(published))
     network = randomise(EncoderDecoder(marian.config(published, {})), eos_bias=4.0)
-    tensors = {marian.weight_name(n): t.contiguous() for n, t in network.state_dict().items()}
+    parameters = dict(network.named_parameters())  # each table once
+    tensors = {
+        marian.weight_names(name, network.config)[0]: parameter.data
+        for name, parameter in parameters.items()
+    }
+    tensors["model.shared.weight"] = tensors.pop("model.decoder.embed_tokens.weight")
     tensors["final_logits_bias"] = tensors["final_logits_bias"][None]
     save_file(tensors, folder / "model.safetensors")

@@ -156,6 +156,7 @@ def test_a_seed_decides_the_tokens() -> None:
 
 def test_the_end_can_be_forbidden_to_measure_fixed_lengths() -> None:
     network = tiny_network()
+    assert network.logits_bias is not None
     network.logits_bias[0] = 100.0
     endless = Runner(network, rows=1, max_target=9, latent_bytes=0, end_is_forbidden=True)
 

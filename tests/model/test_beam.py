@@ -16,7 +16,7 @@ EOS, PAD, VOCABULARY = 0, 8002, 8003
 
 @pytest.fixture(scope="module")
 def ours(tiny_folder: Path) -> Model:
-    return load(tiny_folder, slots=24, latent_bytes=0)
+    return load(tiny_folder, slots=24, latent_bytes=0, precision="float32")
 
 
 @pytest.fixture(scope="module")

@@ -224,7 +224,7 @@ def test_the_card_says_what_the_files_say(folder: Path) -> None:
 
 
 def test_the_tiny_checkpoint_runs_and_never_generates_padding(tiny_folder: Path) -> None:
-    model = load(tiny_folder, slots=1)
+    model = load(tiny_folder, slots=1, precision="float32")
     source = model.tokenizer.prompt("How do I get to the station?", "en", "de").source
     options = DecodingOptions(max_new_tokens=40, min_new_tokens=40, temperature=100.0)
 

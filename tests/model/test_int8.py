@@ -14,7 +14,7 @@ import sacrebleu
 import torch
 from torch import Tensor, nn
 
-from model import BUNDLED, DecodingOptions, Model, Runner, UnsupportedModel, default_precision, load
+from model import BUNDLED, DecodingOptions, Model, Runner, UnsupportedModel, load
 from model.backends import cpu
 from model.backends.cpu import HalfEmbedding, Int8Linear
 from tests.model.driver import Request, run_alone, run_together
@@ -209,8 +209,7 @@ def no_operators(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 def test_int8_is_the_default_where_it_runs_and_only_on_cpus() -> None:
-    assert default_precision("cpu") == "int8"
-    assert default_precision("meta") == "bfloat16"
+    assert load(BUNDLED, slots=1).card.precision == "int8"
     with pytest.raises(UnsupportedModel, match="CPUs only"):
         load(BUNDLED, device="meta", precision="int8")
 
@@ -219,7 +218,7 @@ def test_int8_is_the_default_where_it_runs_and_only_on_cpus() -> None:
 def test_without_the_operators_the_default_is_float32_and_says_so(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    assert default_precision("cpu") == "float32"
+    assert load(BUNDLED, slots=1).card.precision == "float32"
     assert [record.levelno for record in caplog.records] == [logging.WARNING]
     assert "using float32" in caplog.text
 

@@ -8,8 +8,9 @@ import torch
 
 from model import Arrival, DecodingOptions, Runner
 from model.kv_cache import KVCache
+from model.layers import attend
 from model.positions import sinusoidal
-from model.transformer import attend, readable_bias
+from model.transformer import readable_bias
 from tests.model.driver import random_source
 from tests.model.networks import PAD, tiny_network
 
@@ -18,7 +19,7 @@ SHAPES = pytest.mark.parametrize(
     [
         {"norm": "post"},
         {"norm": "post", "activation": "silu", "encoder_heads": 4, "decoder_layers": 1},
-        {"norm": "pre", "final_norm": True, "activation": "gelu"},
+        {"norm": "pre", "has_final_norm": True, "activation": "gelu"},
     ],
     ids=["post", "post-silu", "pre"],
 )
