@@ -3,7 +3,7 @@
 These are the package's public names; everything else may change.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,6 +13,7 @@ from model.checkpoint import Checkpoint, CheckpointError
 from model.config import ModelConfig, UnsupportedModel
 from model.decoding.options import DecodingOptions
 from model.families import marian
+from model.hub import HubError, Reference, resolve
 from model.runner import Arrival, Pending, Runner, StepResult
 from model.tokenizer import Detokenizer, Tokenizer
 from model.transformer import EncoderDecoder
@@ -24,19 +25,23 @@ __all__ = [
     "CheckpointError",
     "DecodingOptions",
     "Detokenizer",
+    "HubError",
     "Model",
     "Pending",
     "Precision",
+    "Reference",
     "Runner",
     "StepResult",
     "Tokenizer",
     "UnsupportedModel",
+    "describe",
     "load",
+    "resolve",
 ]
 
 BUNDLED = Path(__file__).parent / "bundled" / "en-de"
 
-Precision = Literal["float32", "bfloat16", "float16"]
+Precision = Literal["float32", "bfloat16", "float16", "int8"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +52,9 @@ class Card:
         defaults: the decoding fields that generation_config.json sets.
         targets: {source language: target languages}, ISO 639 codes.
         has_target_token: whether the target is chosen by a first source token.
+        precision: of weights and activations while it runs.
+        source: the folder, or the repository of the hub, that it was loaded from.
+        revision: the repository's commit; None for a folder.
     """
 
     name: str
@@ -57,6 +65,9 @@ class Card:
     defaults: dict[str, Any]
     targets: dict[str, tuple[str, ...]]
     has_target_token: bool
+    precision: str = "float32"
+    source: str = ""
+    revision: str | None = None
 
     @property
     def languages(self) -> list[str]:
@@ -93,33 +104,55 @@ def load(
         CheckpointError: a file is missing, damaged or pickled.
         UnsupportedModel: the checkpoint needs something that is not served exactly.
     """
+    if precision == "int8":
+        raise UnsupportedModel("precision int8 is not supported yet; use float32 or bfloat16")
     checkpoint = Checkpoint(folder)
-    architecture = str(checkpoint.config.get("model_type"))
-    if architecture != "marian":
-        raise UnsupportedModel(
-            f"{folder / 'config.json'}: model_type {architecture!r} is not supported"
-        )
     config = _config(checkpoint)
     network = _network(checkpoint, config).to(device, getattr(torch, precision))
     tokenizer = Tokenizer.open(checkpoint, vocabulary=config.vocabulary, eos=config.eos)
     runner = Runner(
         network, rows=slots, max_target=config.max_target - 1, latent_bytes=latent_bytes
     )
-    card = Card(
-        name=name or folder.resolve().name,
-        architecture=architecture,
+    card = _card(checkpoint, config, network, tokenizer)
+    return Model(runner, tokenizer, replace(card, name=name or card.name, precision=precision))
+
+
+def describe(folder: Path) -> Card:
+    """Return what a checkpoint folder can do without reading its weights.
+
+    Raises:
+        CheckpointError, UnsupportedModel: as `load` does, for whatever is not in the weights.
+    """
+    checkpoint = Checkpoint(folder)
+    config = _config(checkpoint)
+    with torch.device("meta"):
+        network = EncoderDecoder(config)
+    tokenizer = Tokenizer.open(checkpoint, vocabulary=config.vocabulary, eos=config.eos)
+    return _card(checkpoint, config, network, tokenizer)
+
+
+def _card(
+    checkpoint: Checkpoint, config: ModelConfig, network: EncoderDecoder, tokenizer: Tokenizer
+) -> Card:
+    return Card(
+        name=checkpoint.folder.resolve().name,
+        architecture=str(checkpoint.config.get("model_type")),
         parameters=sum(parameter.numel() for parameter in network.parameters()),
-        max_source=runner.max_source,
-        max_target=runner.max_target,
+        max_source=config.max_positions,
+        max_target=config.max_target - 1,
         defaults=_defaults(checkpoint.generation),
         targets=_targets(checkpoint, tokenizer),
         has_target_token=bool(tokenizer.target_codes),
+        source=str(checkpoint.folder),
     )
-    return Model(runner, tokenizer, card)
 
 
 def _config(checkpoint: Checkpoint) -> ModelConfig:
     files = f"{checkpoint.folder / 'config.json'} with generation_config.json"
+    architecture = checkpoint.config.get("model_type")
+    if architecture != "marian":
+        path = checkpoint.folder / "config.json"
+        raise UnsupportedModel(f"{path}: model_type {str(architecture)!r} is not supported")
     try:
         return marian.config(checkpoint.config, checkpoint.generation)
     except KeyError as error:

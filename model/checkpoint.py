@@ -55,7 +55,7 @@ class Checkpoint:
             if (self.folder / name).exists():
                 raise CheckpointError(
                     f"{self.folder / name} is pickled, which can execute code when it is read; "
-                    "convert it to model.safetensors"
+                    f"`stele convert {self.folder} OUT` makes safetensors of it"
                 )
         raise CheckpointError(f"{path} is missing")
 
