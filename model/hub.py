@@ -41,18 +41,18 @@ class Reference:
         Raises:
             HubError: it is neither a folder nor written like a repository.
         """
-        if Path(text).is_dir():
+        if text and Path(text).is_dir():
             return cls(text)
         alias, rest = None, text
         if match := _ALIASED.fullmatch(text):
             alias, rest = match[1], match[2]
-        if Path(rest).is_dir():
+        if rest and Path(rest).is_dir():
             return cls(rest, alias)
         place, _, revision = rest.partition("@")
-        if Path(place).is_dir():
+        if place and Path(place).is_dir():
             raise HubError(f"{place} is a folder, which has no revision {revision}")
         if not _REPOSITORY.fullmatch(place):
-            raise HubError(f"{place} is not a folder, nor a hub name such as organisation/name")
+            raise HubError(f"{place or repr(text)} is not a folder, nor a hub name such as organisation/name")
         return cls(place, alias, revision or None)
 
     @property

@@ -139,7 +139,7 @@ def _verify_distinct(names: Sequence[str]) -> None:
     for name in names:
         if names.count(name) > 1:
             raise ValueError(
-                f"two models are called {name}; give one of them another name: --model OTHER={name}"
+                f"two models are called {name}; give one another name: --model OTHER=NAME_OR_DIR"
             )
 
 
