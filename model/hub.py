@@ -52,7 +52,9 @@ class Reference:
         if place and Path(place).is_dir():
             raise HubError(f"{place} is a folder, which has no revision {revision}")
         if not _REPOSITORY.fullmatch(place):
-            raise HubError(f"{place or repr(text)} is not a folder, nor a hub name such as organisation/name")
+            raise HubError(
+                f"{place or repr(text)} is not a folder, nor a hub name such as organisation/name"
+            )
         return cls(place, alias, revision or None)
 
     @property
@@ -103,7 +105,7 @@ def resolve(
     """
     from huggingface_hub import constants
 
-    cache = cache or Path(constants.HF_HUB_CACHE)
+    cache, endpoint = cache or Path(constants.HF_HUB_CACHE), endpoint or constants.ENDPOINT
     wanted = f"{name}@{revision}" if revision else name
     cached = _cached(name, revision, cache, pickled=pickled)
     offline = offline or bool(constants.HF_HUB_OFFLINE)
@@ -117,8 +119,7 @@ def resolve(
     except HubError:
         raise
     except Exception as error:  # of the library, of its HTTP client, of the disk: all in one line
-        where = endpoint or constants.ENDPOINT
-        raise HubError(_explanation(error, name, revision, cache, where)) from error
+        raise HubError(_explanation(error, name, revision, cache, endpoint)) from error
     logger.info("%s is at commit %s", wanted, folder.name)
     return folder
 
@@ -169,9 +170,7 @@ def _pickled(name: str, wanted: str) -> HubError:
     )
 
 
-def _fetch(
-    name: str, revision: str | None, cache: Path, endpoint: str | None, *, pickled: bool
-) -> Path:
+def _fetch(name: str, revision: str | None, cache: Path, endpoint: str, *, pickled: bool) -> Path:
     from huggingface_hub import HfApi, snapshot_download
 
     wanted = f"{name}@{revision}" if revision else name

@@ -2,7 +2,6 @@
 
 import json
 import shutil
-from collections import namedtuple
 from pathlib import Path
 from typing import Any
 
@@ -138,8 +137,6 @@ class Hostile:
         return (Path.touch, (self.path,))
 
 
-
-
 @pytest.mark.parametrize("is_archive", [True, False])
 def test_a_hostile_pickle_is_refused_and_nothing_is_run(
     pickled: Path, tmp_path: Path, is_archive: bool
@@ -179,7 +176,7 @@ def test_a_truncated_archive_is_one_line(pickled: Path, tmp_path: Path) -> None:
     path = pickled / "pytorch_model.bin"
     torch.save({"a": torch.ones(5000)}, path)
     path.write_bytes(path.read_bytes()[:9000])
-    with pytest.raises(CheckpointError, match="is refused|is truncated or damaged") as error:
+    with pytest.raises(CheckpointError, match=r"is refused|is truncated or damaged") as error:
         convert(pickled, tmp_path / "out")
     assert "\n" not in str(error.value)
 
@@ -220,7 +217,7 @@ def test_a_full_disk_is_told_before_anything_is_written(
     pickled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     torch.save({"a": torch.ones(1000)}, pickled / "pytorch_model.bin")
-    usage = namedtuple("usage", "total used free")(10, 10, 0)
+    usage = shutil.disk_usage(tmp_path)._replace(free=0)
     with monkeypatch.context() as patch:
         patch.setattr("shutil.disk_usage", lambda _: usage)
         with pytest.raises(CheckpointError, match=r"0\.0 GB free"):
@@ -246,5 +243,5 @@ def test_what_is_no_checkpoint_is_refused(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="is not a folder"):
         convert(tmp_path / "nowhere", tmp_path / "out")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(CheckpointError, match="neither model.safetensors nor pytorch_model.bin"):
+    with pytest.raises(CheckpointError, match=r"neither model\.safetensors nor pytorch_model\.bin"):
         convert(tmp_path / "empty", tmp_path / "out")

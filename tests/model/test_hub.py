@@ -209,9 +209,7 @@ def test_only_what_is_served_is_fetched_once_and_pinned_to_a_commit(
     assert fetch().name == OTHER_COMMIT
 
 
-def test_a_revision_is_fetched_by_its_own_name(
-    hub: FakeHub, fetch: Callable[..., Path]
-) -> None:
+def test_a_revision_is_fetched_by_its_own_name(hub: FakeHub, fetch: Callable[..., Path]) -> None:
     pickled = {k: v for k, v in CHECKPOINT.items() if k != "model.safetensors"}
     hub.add(NAME, {**pickled, **USELESS})
     hub.add(NAME, CHECKPOINT, OTHER_COMMIT)

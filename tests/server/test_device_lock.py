@@ -67,56 +67,66 @@ def test_the_lock_is_freed_by_what_raises() -> None:
         pass
 
 
-def test_two_engines_never_run_at_once_and_take_turns_step_by_step() -> None:
-    lock, order = DeviceLock(), []
-    busy: list[str] = []
-    may_begin = threading.Event()
+class Pair:
+    """Two engines on one device; each of their steps waits until the other asks for its turn."""
 
-    class Watched(EchoRunner):
-        name = ""
+    def __init__(self) -> None:
+        self.lock = DeviceLock()
+        self.order: list[str] = []  # who stepped
+        self.running: list[str] = []
+        self.is_racing = False
+        self.ended = {name: threading.Event() for name in "ab"}
+        self.engines = {name: self._engine(name) for name in "ab"}
 
-        def launch(self, rows: Sequence[int]) -> FakePending:
-            assert busy == [], "two models ran on one device"
-            busy.append(self.name)
-            other = next(n for n in engines if n != self.name)
-            if may_begin.is_set() and engines[other].held:  # the other asks meanwhile, always
-                wait_for(lambda: lock.waiting == 1 or not engines[other].held)
-            order.append(self.name)
-            result = super().launch(rows)
-            busy.remove(self.name)
-            return result
-
-    engines: dict[str, Engine] = {}
-    ended = {"a": threading.Event(), "b": threading.Event()}
-    for name in "ab":
-        runner = Watched()
-        runner.name = name
-
-        def publish(updates: Sequence[Update], name: str = name) -> None:
+    def _engine(self, name: str) -> Engine:
+        def publish(updates: Sequence[Update]) -> None:
             if any(update.finish for update in updates):
-                ended[name].set()
+                self.ended[name].set()
 
-        engines[name] = Engine(
-            runner,
+        return Engine(
+            Watched(self, name),
             Scheduler(2, EOS, source_tokens_per_tick=1000),
             publish,
             Metrics(CollectorRegistry(), "x").for_model(name),
             probe=Request((EOS,), DecodingOptions(max_new_tokens=1)),
             max_waiting=100,
-            device=lock,
+            device=self.lock,
         )
-    for engine in engines.values():
+
+    def step(self, name: str) -> None:
+        assert self.running == [], "two models ran on one device"
+        self.running.append(name)
+        other = self.engines["b" if name == "a" else "a"]
+        if self.is_racing:
+            wait_for(lambda: self.lock.waiting == 1 or not other.held)
+        self.order.append(name)
+        self.running.remove(name)
+
+
+class Watched(EchoRunner):
+    def __init__(self, pair: Pair, name: str) -> None:
+        super().__init__()
+        self._pair, self._name = pair, name
+
+    def launch(self, rows: Sequence[int]) -> FakePending:
+        if self._pair.is_racing:
+            self._pair.step(self._name)
+        return super().launch(rows)
+
+
+def test_two_engines_never_run_at_once_and_take_turns_step_by_step() -> None:
+    pair = Pair()
+    for engine in pair.engines.values():
         engine.start()
-    wait_for(lambda: all(engine.is_healthy for engine in engines.values()))
-    order.clear()
+    wait_for(lambda: all(engine.is_healthy for engine in pair.engines.values()))
     request = Request(tuple(echoes(*range(1, 40))), DecodingOptions(max_new_tokens=50))
-    with lock:  # both wait for their first turn before either has one
-        for engine in engines.values():
+    with pair.lock:  # both wait for their first turn before either has one
+        for engine in pair.engines.values():
             engine.submit([request], timeout_s=60)
-        wait_for(lambda: lock.waiting == 2)
-        may_begin.set()
-    for event in ended.values():
+        wait_for(lambda: pair.lock.waiting == 2)
+        pair.is_racing = True
+    for event in pair.ended.values():
         assert event.wait(20)
-    for engine in engines.values():
+    for engine in pair.engines.values():
         engine.stop()
-    assert "".join(order) in ("ab" * 40, "ba" * 40)
+    assert "".join(pair.order) in ("ab" * 40, "ba" * 40)
