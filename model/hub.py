@@ -252,7 +252,7 @@ def _explanation(
             "if it is private, set HF_TOKEN to a token that may read it"
         )
     if isinstance(error, RevisionNotFoundError):
-        return f"{name} has no revision {revision}"
+        return f"{name} has no revision {revision or 'main'}"
     if isinstance(error, HfHubHTTPError):
         return f"{endpoint} did not give {name}: {first}"
     if isinstance(error, OSError) and error.filename:

@@ -20,8 +20,8 @@ class FakeHub:
         self.refusals: dict[str, tuple[int, str]] = {}  # name -> status, X-Error-Code
         self.requests: list[str] = []
         self.cut: dict[str, int] = {}  # file -> bytes after which the connection breaks, once
-        self.stalls = threading.Event()  # set: answers wait until it is cleared by `close`
-        self.goes_on = threading.Event()
+        self.stalls_at: str | None = None  # what is asked for with this in its path waits
+        self.stalled, self.goes_on = threading.Event(), threading.Event()
         self.endpoint = ""
 
     def add(self, name: str, files: dict[str, bytes], commit: str = COMMIT) -> None:
@@ -30,8 +30,9 @@ class FakeHub:
     def answer(self, handler: BaseHTTPRequestHandler, *, wants_body: bool) -> None:
         path = handler.path.partition("?")[0].replace("%2F", "/")
         self.requests.append(f"{handler.command} {path}")
-        if self.stalls.is_set():
-            self.goes_on.wait(30)
+        if self.stalls_at is not None and self.stalls_at in path:
+            self.stalled.set()
+            self.goes_on.wait(60)
         if found := re.fullmatch(r"/api/models/([^/]+/[^/]+)/tree/(.+)", path):
             self._tree(handler, *found.groups())
         elif found := re.fullmatch(r"/api/models/([^/]+/[^/]+)(?:/revision/(.+))?", path):
