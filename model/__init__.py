@@ -42,7 +42,9 @@ __all__ = [
     "Tokenizer",
     "UnknownDirection",
     "UnsupportedModel",
+    "describe",
     "load",
+    "resolve",
 ]
 
 logger = logging.getLogger(__name__)
@@ -114,6 +116,8 @@ def load(
         UnsupportedModel: the checkpoint needs something that is not served exactly, or the device
             cannot do the precision.
     """
+    if precision == "int8":
+        raise UnsupportedModel("precision int8 is not supported yet; use float32 or bfloat16")
     checkpoint = Checkpoint(folder)
     config = model_config(checkpoint)
     chosen = _precision(device, precision, config)
@@ -142,7 +146,6 @@ def load(
         targets=tokenizer.targets,
         aliases=tokenizer.aliases,
     )
-    return Model(runner, tokenizer, card)
 
 
 def _network(checkpoint: Checkpoint, device: str, precision: str) -> tuple[EncoderDecoder, int]:

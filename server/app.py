@@ -2,18 +2,24 @@
 
 import asyncio
 import logging
+import threading
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
+from concurrent.futures import Future
 from contextlib import asynccontextmanager
+from dataclasses import replace
+from functools import partial
+from typing import TypeVar
 
 import torch
 from fastapi import FastAPI
 from prometheus_client import CollectorRegistry
 from starlette.middleware.cors import CORSMiddleware
 
-from model import BUNDLED, DecodingOptions, Model, load
+from model import BUNDLED, DecodingOptions, Model, Reference, load
 from server import __version__
 from server.access import AccessLog
+from server.device_lock import DeviceLock
 from server.engine import Engine
 from server.messages import Request, Update
 from server.metrics import Metrics
@@ -26,6 +32,8 @@ from server.text.languages import LanguageDetector
 from server.translator import Translator
 
 logger = logging.getLogger(__name__)
+
+_Result = TypeVar("_Result")
 
 _DESCRIPTION = (
     "Encoder-decoder models served with continuous batching, cached latents and streaming."
@@ -80,15 +88,7 @@ async def _load(serving: Serving, models: Sequence[Model] | None) -> None:
     """Fill `serving`; a failure is kept there for whoever runs the process."""
     began = time.monotonic()
     try:
-        if models is None:
-            serving.progress = "loading the model"
-            models = [await asyncio.to_thread(load_model, serving.settings)]
-        for model in models:
-            detector = await asyncio.to_thread(load_detector, model)
-            translator = build_translator(model, detector, serving.settings, serving.metrics)
-            serving.progress = "warming up"
-            translator.engine.start()
-            serving.translators[model.card.name] = translator
+        await load_into(serving, models)
     except (ValueError, OSError) as error:
         serving.failure = error
         serving.progress = f"failed: {error}"
@@ -103,26 +103,82 @@ async def _load(serving: Serving, models: Sequence[Model] | None) -> None:
     logger.info("%s", serving.progress)
 
 
-def load_model(settings: Settings) -> Model:
-    """Load the model that the settings name; raises ValueError or OSError with one helpful line."""
+async def load_into(serving: Serving, models: Sequence[Model] | None = None) -> None:
+    """Load what the settings name into `serving`, one after the other, and start its engines.
+
+    Args:
+        models: loaded already.
+
+    Raises:
+        ValueError, OSError: one helpful line that names the model.
+    """
+    settings = serving.settings
+    references = [Reference.parse(text) for text in settings.model or [str(BUNDLED)]]
+    names = [r.name for r in references] if models is None else [m.card.name for m in models]
+    _verify_distinct(names)
+    serving.awaited = list(names)
     if settings.threads is not None:
         torch.set_num_threads(settings.threads)
-    return load(
-        settings.model or BUNDLED,
-        device=settings.device,
-        precision=settings.precision,
-        slots=settings.slots,
-        latent_bytes=settings.latent_cache_bytes,
-    )
+    serving.detector = await _on_a_thread(LanguageDetector)
+    device = DeviceLock()  # all models run where the settings say
+    for number, name in enumerate(names):
+        serving.progress = f"loading {name} ({number + 1} of {len(names)})"
+        if models is None:
+            work = partial(load_model, references[number], settings)
+            model = await _on_a_thread(work)
+        else:
+            model = models[number]
+        translator = build_translator(model, settings, serving.metrics, device)
+        translator.engine.start()
+        serving.translators[name] = translator
+        del serving.awaited[0]
+    serving.progress = "warming up"
 
 
-def load_detector(model: Model) -> LanguageDetector | None:
-    """Load what tells the model's languages apart; None where it declares none."""
-    return LanguageDetector(model.card.languages) if model.card.languages else None
+def _verify_distinct(names: Sequence[str]) -> None:
+    for name in names:
+        if names.count(name) > 1:
+            raise ValueError(
+                f"two models are called {name}; give one another name: --model OTHER=NAME_OR_DIR"
+            )
+
+
+def _on_a_thread(work: Callable[[], _Result]) -> asyncio.Future[_Result]:
+    """Work on a thread that does not hold the process: a download may be given up."""
+    done: Future[_Result] = Future()
+
+    def run() -> None:
+        done.set_running_or_notify_cancel()
+        try:
+            done.set_result(work())
+        except BaseException as error:
+            done.set_exception(error)
+
+    threading.Thread(target=run, name="loader", daemon=True).start()
+    return asyncio.wrap_future(done)
+
+
+def load_model(reference: Reference, settings: Settings) -> Model:
+    """Fetch and load one model; raises ValueError or OSError with one line that names it."""
+    try:
+        folder = reference.locate(offline=settings.offline)
+        model = load(
+            folder,
+            name=reference.name,
+            device=settings.device,
+            precision=settings.precision,
+            slots=settings.slots,
+            latent_bytes=settings.latent_cache_bytes,
+        )
+    except (ValueError, OSError) as error:
+        name = reference.name
+        raise ValueError(str(error) if name in str(error) else f"{name}: {error}") from error
+    revision = None if reference.is_folder else folder.name
+    return replace(model, card=replace(model.card, source=reference.place, revision=revision))
 
 
 def build_translator(
-    model: Model, detector: LanguageDetector | None, settings: Settings, metrics: Metrics
+    model: Model, settings: Settings, metrics: Metrics, device: DeviceLock
 ) -> Translator:
     """Put an engine and a translator in front of a model; the engine is not started."""
     eos = model.runner.config.eos
@@ -135,12 +191,12 @@ def build_translator(
             metrics.for_model(model.card.name),
             probe=Request((eos,), DecodingOptions(max_new_tokens=1)),
             max_waiting=settings.max_waiting_segments,
+            device=device,
         )
 
     return Translator(
         model.card,
         model.tokenizer,
-        detector,
         engine,
         max_texts=settings.max_texts,
         max_characters=settings.max_characters,

@@ -4,6 +4,8 @@ import logging
 import os
 import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -31,6 +33,14 @@ def _fail(message: str) -> typer.Exit:
     return typer.Exit(2)
 
 
+@contextmanager
+def _one_line_errors() -> Iterator[None]:
+    try:
+        yield
+    except (ValueError, OSError) as error:
+        raise _fail(str(error)) from error
+
+
 def read_settings(**flags: Any) -> Settings:
     """Combine flags with the environment; a flag that is not given leaves the variable in force.
 
@@ -40,14 +50,13 @@ def read_settings(**flags: Any) -> Settings:
     if unknown := unknown_variables():
         known = ", ".join(variable(field) for field in Settings.model_fields)
         raise _fail(f"{unknown[0]} is not a setting; known are {known}")
+    given = {name: value for name, value in flags.items() if value not in (None, [])}
     try:
-        return Settings(**{name: value for name, value in flags.items() if value is not None})
+        return Settings(**given)
     except ValidationError as error:
         for each in error.errors(include_input=False):
             field = str(each["loc"][0])
-            where = (
-                f"--{field.replace('_', '-')}" if flags.get(field) is not None else variable(field)
-            )
+            where = f"--{field.replace('_', '-')}" if field in given else variable(field)
             typer.echo(f"stele: {where}: {each['msg']}", err=True)
         raise typer.Exit(2) from error
 
@@ -56,7 +65,14 @@ def _help(field: str) -> str:
     return f"{Settings.model_fields[field].description} [{variable(field)}]"
 
 
-Model = Annotated[Path | None, typer.Option(help=_help("model"))]
+Model = Annotated[list[str] | None, typer.Option(metavar="NAME_OR_DIR", help=_help("model"))]
+Offline = Annotated[bool | None, typer.Option("--offline", help=_help("offline"))]
+Place = Annotated[
+    str, typer.Argument(metavar="NAME_OR_DIR", help="A checkpoint folder, or organisation/name.")
+]
+Revision = Annotated[
+    str | None, typer.Option(help="A branch, tag, commit or refs/pr/N; main by default.")
+]
 Device = Annotated[str | None, typer.Option(help=_help("device"))]
 Precision = Annotated[str | None, typer.Option(help=_help("precision"))]
 Threads = Annotated[int | None, typer.Option(help=_help("threads"))]
@@ -68,6 +84,7 @@ def serve(
     host: Annotated[str | None, typer.Option(help=_help("http_host"))] = None,
     port: Annotated[int | None, typer.Option(help=_help("http_port"))] = None,
     model: Model = None,
+    offline: Offline = None,
     device: Device = None,
     precision: Precision = None,
     threads: Threads = None,
@@ -93,7 +110,7 @@ def serve(
     cors_origin: Annotated[str | None, typer.Option(help=_help("cors_origin"))] = None,
     log_level: Annotated[str | None, typer.Option(help=_help("log_level"))] = None,
 ) -> None:
-    """Serve a model over HTTP. API keys are read from STELE_API_KEYS only."""
+    """Serve one or several models over HTTP. API keys are read from STELE_API_KEYS only."""
     flags = locals()
     flags["http_host"], flags["http_port"] = flags.pop("host"), flags.pop("port")
     settings = read_settings(**flags)
@@ -121,24 +138,30 @@ def translate(
         typer.Option("--text", help="Translate this instead of files; repeatable."),
     ] = None,
     model: Model = None,
+    offline: Offline = None,
     device: Device = None,
     precision: Precision = None,
     threads: Threads = None,
     slots: Slots = None,
 ) -> None:
     """Translate files, text or standard input to standard output; no server is needed."""
-    flags = {"model": model, "device": device, "precision": precision, "threads": threads}
-    settings = read_settings(**flags, slots=slots)
+    settings = read_settings(
+        model=model,
+        offline=offline,
+        device=device,
+        precision=precision,
+        threads=threads,
+        slots=slots,
+    )
     _log_to_stderr("error")
     from server.batch import translate_lines
 
-    try:
+    with _one_line_errors():
         lines = text if text else _read_lines(files or ["-"])
-        translate_lines(settings, lines, source, target, sys.stdout)
-    except BrokenPipeError:  # whoever reads has seen enough
-        os._exit(0)
-    except (ValueError, OSError) as error:
-        raise _fail(str(error)) from error
+        try:
+            translate_lines(settings, lines, source, target, sys.stdout)
+        except BrokenPipeError:  # whoever reads has seen enough
+            os._exit(0)
 
 
 def _read_lines(files: list[str]) -> list[str]:
@@ -147,6 +170,74 @@ def _read_lines(files: list[str]) -> list[str]:
         content = sys.stdin.read() if name == "-" else Path(name).read_text(encoding="utf-8")
         lines += content.removesuffix("\n").split("\n") if content else []
     return lines
+
+
+@app.command()
+def models(
+    model: Model = None,
+    precision: Precision = None,
+    json: Annotated[bool, typer.Option("--json", help="One JSON array, for machines.")] = False,
+) -> None:
+    """Show what models can do: languages, limits, size. Nothing is fetched, no weights are read."""
+    settings = read_settings(model=model, precision=precision)
+    _log_to_stderr("error")
+    from server.models_table import print_json, print_table, rows
+
+    with _one_line_errors():
+        found = rows(settings)
+        (print_json if json else print_table)(found, sys.stdout)
+
+
+@app.command()
+def download(
+    name: Annotated[
+        str, typer.Argument(metavar="NAME[@REVISION]", help="organisation/name on the hub.")
+    ],
+    revision: Revision = None,
+) -> None:
+    """Fetch a model into the hub's cache, for images and machines that are offline later.
+
+    Only safetensors, configuration and tokenizer are fetched; what is there already is kept. It
+    prints the folder. HF_HOME or HF_HUB_CACHE says where the cache is, HF_TOKEN who you are.
+    """
+    read_settings()
+    _log_to_stderr("info")
+    from model import Reference, resolve
+
+    with _one_line_errors():
+        reference = Reference.parse(name)
+        if reference.is_folder:
+            raise ValueError(f"{name} is a folder already; there is nothing to fetch")
+        folder = resolve(reference.place, revision=revision or reference.revision, refresh=True)
+        typer.echo(folder)
+
+
+@app.command("convert")
+def convert_(
+    model: Place,
+    out: Annotated[Path, typer.Argument(help="A folder that is new or empty.")],
+    revision: Revision = None,
+    offline: Offline = None,
+) -> None:
+    """Make safetensors of a model that has only pickled weights (pytorch_model.bin).
+
+    The server never reads pickled files, which can execute code. This command reads them as plain
+    tensors, refuses everything else in them, and writes a folder for `stele serve --model`. A
+    revision that has safetensors is copied as it is.
+    """
+    settings = read_settings(offline=offline)
+    _log_to_stderr("info")
+    from model import Reference
+    from model.convert import convert, verify
+
+    with _one_line_errors():
+        reference = Reference.parse(f"{model}@{revision}" if revision else model)
+        convert(reference.locate(offline=settings.offline, pickled=True), out)
+        try:
+            verify(out)
+        except ValueError as error:
+            raise ValueError(f"{out} is written, but cannot be served: {error}") from error
+        typer.echo(f"{out} is ready: stele serve --model {out}")
 
 
 @app.command()
@@ -161,3 +252,5 @@ def _log_to_stderr(level: str) -> None:
         stream=sys.stderr,
         format="%(asctime)s %(levelname)s %(name)s %(message)s",
     )
+    for chatty in ("httpx", "httpx2"):  # a line for each request to the hub
+        logging.getLogger(chatty).setLevel(logging.WARNING)

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol, TypeVar
 
 from model import Arrival, Step
+from server.device_lock import DeviceLock
 from server.errors import Draining, QueueFull, TooLarge
 from server.generation import Finish, Generation
 from server.messages import Request, Timings, Update
@@ -93,6 +94,7 @@ class Engine:
         *,
         probe: Request,
         max_waiting: int,
+        device: DeviceLock | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Prepare the thread without starting it.
@@ -103,6 +105,8 @@ class Engine:
             probe: decoded for one step before the first request, and after a failure of every row
                 until it succeeds again; it decides `is_healthy`.
             max_waiting: a submission is refused once this many generations wait for a slot.
+            device: shared by all engines whose runners use one device: they take turns, call by
+                call. By default the device is this engine's alone.
         """
         self._runner = runner
         self._scheduler = scheduler
@@ -110,6 +114,7 @@ class Engine:
         self._metrics = metrics
         self._probe_request = probe
         self._max_waiting = max_waiting
+        self._device = device or DeviceLock()
         self._clock = clock
         self._door = threading.Lock()  # guards _held, _closed and the order of the inbox
         self._held = 0
@@ -244,7 +249,7 @@ class Engine:
         succeeds = False
         if self._isolated(self._admit_rows, [arrival])[0]:
             stepped, _ = self._isolated(self._launch, [0])
-            self._runner.release([0])
+            self._release_rows([0])
             succeeds = any(step.is_healthy for _, steps in stepped for step in steps)
         self._is_suspect, self._is_healthy = False, succeeds
 
@@ -332,14 +337,20 @@ class Engine:
     ) -> _Result | None:
         """Call; None if it raised: the one broad catch of the engine."""
         try:
-            return call(items)
+            with self._device:
+                return call(items)
         except Exception:
             logger.exception("the model failed on %d rows", len(items))
             return None
 
     def _release(self, never_admitted: Sequence[int] = ()) -> None:
         vacated = self._scheduler.reclaim()
-        self._runner.release([slot for slot in vacated if slot not in never_admitted])
+        self._release_rows([slot for slot in vacated if slot not in never_admitted])
+
+    def _release_rows(self, rows: Sequence[int]) -> None:
+        if rows:
+            with self._device:
+                self._runner.release(rows)
 
     def _report(self, changed: Sequence[Generation]) -> None:
         """Publish what is new about `changed`, each once."""

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import os
 import sys
 from types import FrameType
 
@@ -67,4 +68,8 @@ def run(app: FastAPI, settings: Settings) -> int:
     server.run()
     if serving.failure is not None:
         return 1
-    return 0 if server.started else 3
+    code = 0 if server.started else 3
+    if serving.awaited:  # the threads of a download that nobody needs would hold the process
+        logging.shutdown()
+        os._exit(code)
+    return code

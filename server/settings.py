@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, SecretStr, field_validator
@@ -21,10 +20,17 @@ class Settings(BaseSettings):
     http_port: int = Field(
         8000, ge=0, le=65535, description="Port to listen on; 0 takes a free one."
     )
-    model: Path | None = Field(None, description="Checkpoint folder; the bundled one by default.")
+    model: Annotated[tuple[str, ...], NoDecode] = Field(
+        (),
+        description="A model to serve: a checkpoint folder, or organisation/name of a repository "
+        "of the Hugging Face hub, fetched if it is not in the cache. Optionally "
+        "ALIAS=...@REVISION. Repeat it for several (comma-separated in the variable); the first "
+        "that knows a pair of languages translates it. The bundled one by default.",
+    )
+    offline: bool = Field(False, description="Never touch the network to get a model.")
     device: str = Field("cpu", pattern=r"^(cpu|cuda(:\d+)?)$", description="cpu, cuda or cuda:N.")
-    precision: Literal["float32", "bfloat16", "float16"] = Field(
-        "float32", description="Of weights and activations."
+    precision: Literal["auto", "float32", "bfloat16", "float16", "int8"] = Field(
+        "auto", description="Of weights and activations; auto chooses for the device."
     )
     threads: int | None = Field(
         None, ge=1, description="CPU threads of the model; PyTorch's choice."
@@ -67,7 +73,7 @@ class Settings(BaseSettings):
         "info", description="Of the log on standard error."
     )
 
-    @field_validator("api_keys", "cors_origin", mode="before")
+    @field_validator("model", "api_keys", "cors_origin", mode="before")
     @classmethod
     def _split_commas(cls, value: Any) -> Any:
         if isinstance(value, str):

@@ -16,7 +16,7 @@ from server.messages import Request, Update
 from server.reader import Reader
 from server.reading import Reading
 from server.results import Part, Text
-from server.text.languages import Detection, LanguageDetector
+from server.text.languages import Detection
 from server.text.segmentation import segment
 
 
@@ -49,7 +49,6 @@ class Translator:
         self,
         card: Card,
         tokenizer: Tokenizer,
-        detector: LanguageDetector | None,
         engine: Callable[[Callable[[Sequence[Update]], None]], Engine],
         *,
         max_texts: int,
@@ -58,7 +57,6 @@ class Translator:
         """Build the engine around this translator's own way to receive updates.
 
         Args:
-            detector: of the card's languages; None where it declares none.
             engine: given the function that publishes updates, returns the engine to use.
         """
         self.card = card
@@ -68,15 +66,14 @@ class Translator:
         self._loop = asyncio.get_running_loop()
         self.engine = engine(self._publish)
         self.languages = card.languages
-        self._codes = {code.lower(): code for code in ("auto", *card.languages)}
-        self._detector = detector
+        self._codes = {code.lower(): code for code in card.languages}
 
     # -- what a request asks for -------------------------------------------------------------
 
     async def translate(
         self,
         texts: Sequence[str],
-        source: str,
+        source: str | Sequence[Detection],
         target: str,
         fields: DecodingFields,
         wishes: Wishes,
@@ -86,18 +83,23 @@ class Translator:
         """Prepare a translation; entering the returned context submits it.
 
         Args:
-            source: a language code, or `auto`: detected for each text.
+            source: the texts' language, or what was detected for each of them.
 
         Raises:
             InvalidRequest, UnsupportedLanguage, TooLarge: before anything is accepted.
         """
         self.verify_size(texts)
-        source, target = self._known(source), self._known(target)
-        self._verify_pair(source, target)
+        target = self._known(target)
+        sources: Sequence[str | Detection] = source
+        if isinstance(source, str):
+            sources = [self._known(source)] * len(texts)
+        for language in {each if isinstance(each, str) else each.language for each in sources}:
+            self._verify_pair(language, target)
         make = self._maker(fields, wishes)
 
         def prepare() -> list[Text]:
-            planned = [self._plan(text, source, target, make) for text in texts]
+            pairs = zip(texts, sources, strict=True)
+            planned = [self._plan(text, source, target, make) for text, source in pairs]
             if fields.target_prefix and any(len(text.readers) > 1 for text in planned):
                 raise InvalidRequest("target_prefix begins one sentence; send sentences singly")
             return planned
@@ -122,11 +124,12 @@ class Translator:
         source = await asyncio.to_thread(self.tokenizer.encode_raw, text)
         return Reading(self, [Text([make(Prompt(source))])], timeout_s)
 
-    def detect(self, text: str) -> list[Detection]:
-        """Return the model's languages by how likely `text` is in them, best first."""
-        if self._detector is None:
-            raise UnsupportedLanguage("this model declares no languages to detect among")
-        return self._detector.rank(text)
+    def covers(self, source: str, target: str) -> bool:
+        """Whether it translates the pair; text that is in the target already stays as it is."""
+        source, target = self._known(source), self._known(target)
+        if source == target:
+            return target in self.languages
+        return target in self.card.targets.get(source, ())
 
     # -- the engine's side -------------------------------------------------------------------
 
@@ -164,13 +167,18 @@ class Translator:
 
     # -- text to ids -------------------------------------------------------------------------
 
-    def _plan(self, text: str, source: str, target: str, make: Callable[[Prompt], Reader]) -> Text:
-        detected = self.detect(text)[0] if source == "auto" else None
-        language = detected.language if detected else source
+    def _plan(
+        self,
+        text: str,
+        source: str | Detection,
+        target: str,
+        make: Callable[[Prompt], Reader],
+    ) -> Text:
+        detected, language = (
+            (None, source) if isinstance(source, str) else (source, source.language)
+        )
         if language == target:
             return Text([text], detected)
-        if target not in self.card.targets.get(language, ()):
-            raise UnsupportedLanguage(f"{language} (detected) to {target} is not supported")
         parts: list[Part] = [
             make(self.tokenizer.prompt(piece.text, language, target))
             if piece.is_translatable
@@ -266,14 +274,8 @@ class Translator:
         return self._codes.get(code.lower(), code)
 
     def _verify_pair(self, source: str, target: str) -> None:
-        known = ", ".join(self.languages) or "none"
-        for code in (target,) if source == "auto" else (source, target):
-            if code not in self.languages:
-                raise UnsupportedLanguage(
-                    f"{code[:40]} is not supported; the loaded languages are: {known}"
-                )
-        if source not in ("auto", target) and target not in self.card.targets.get(source, ()):
-            raise UnsupportedLanguage(f"{source} to {target} is not supported")
+        if not self.covers(source, target):
+            raise UnsupportedLanguage(f"{self.card.name} does not translate {source} to {target}")
 
     def __repr__(self) -> str:
         return f"<Translator {self.card.name}, {len(self._readers)} read, {self.engine!r}>"

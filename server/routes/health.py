@@ -29,10 +29,10 @@ async def livez(shared: Shared) -> JSONResponse:
 @router.head("/readyz", include_in_schema=False)
 @router.get("/readyz", summary="Whether new work is welcome")
 async def readyz(shared: Shared) -> JSONResponse:
-    """Answer 503 with the progress while the model loads, and while the server drains."""
+    """Answer 503 with the progress while models load, and while the server drains."""
     status = shared.status
     headers = {} if status == "ready" else {"Retry-After": "1"}
-    body = {"status": status, "progress": shared.progress}
+    body = {"status": status, "progress": shared.progress, "models": shared.states}
     return JSONResponse(body, 200 if status == "ready" else 503, headers)
 
 
@@ -65,6 +65,9 @@ async def models(shared: Shared) -> dict[str, Any]:
                 "owned_by": "stele",
                 "architecture": translator.card.architecture,
                 "parameters": translator.card.parameters,
+                "precision": translator.card.precision,
+                "revision": translator.card.revision,
+                "languages": translator.card.languages,
                 "max_source_tokens": translator.card.max_source,
                 "max_new_tokens": translator.card.max_target,
                 "directions": translator.card.targets,

@@ -12,13 +12,14 @@ from pydantic import BaseModel, ConfigDict, Field
 from server.bodies import validate
 from server.decoding_fields import DecodingFields
 from server.errors import InvalidRequest
-from server.reading import Delta, Reading
+from server.reading import Delta
 from server.results import Result
 from server.routes.shared import Shared, aligned, body_of, welcome
+from server.routing import Translation, prepare
 from server.serving import Serving
 from server.streaming import event, events, while_connected
 from server.text.languages import Detection, english_name
-from server.translator import Translator, Wishes, verify_count
+from server.translator import Wishes, verify_count
 
 
 def speak_libretranslate(request: Request) -> None:
@@ -42,7 +43,9 @@ class TranslateRequest(DecodingFields):
     )
     api_key: str | None = None
     secret: str | None = Field(None, description="Sent by LibreTranslate's own page; not used.")
-    model: str | None = Field(None, description="Which loaded model; the first by default.")
+    model: str | None = Field(
+        None, description="Which loaded model; by default the first that knows the languages."
+    )
     details: bool = Field(False, description="Adds finish reason, usage, timings and scores.")
     preview: bool = Field(
         False, description="In a stream: preview events tell what may follow what is certain."
@@ -68,8 +71,7 @@ class Prepared:
     """A request that may be submitted."""
 
     fields: TranslateRequest
-    translator: Translator
-    reading: Reading
+    translation: Translation
 
 
 async def _prepare(request: Request, shared: Serving, *, streams: bool = False) -> Prepared:
@@ -82,8 +84,8 @@ async def _prepare(request: Request, shared: Serving, *, streams: bool = False) 
         verify_count(len(sent["q"]), shared.settings.max_texts)
     fields = validate(TranslateRequest, sent, large="q")
     _refuse_unsupported(fields, streams)
-    translator = shared.translator(fields.model)
-    reading = await translator.translate(
+    translation = await prepare(
+        shared,
         fields.texts,
         fields.source,
         fields.target,
@@ -94,10 +96,11 @@ async def _prepare(request: Request, shared: Serving, *, streams: bool = False) 
             scores=fields.details,
             alternatives=fields.alternatives,
         ),
+        model=fields.model,
         timeout_s=shared.settings.request_timeout_s,
     )
-    request.state.log = {"model": translator.card.name, "texts": len(fields.texts)}
-    return Prepared(fields, translator, reading)
+    request.state.log = {"model": translation.models, "texts": len(fields.texts)}
+    return Prepared(fields, translation)
 
 
 def _refuse_unsupported(fields: TranslateRequest, streams: bool) -> None:
@@ -117,8 +120,8 @@ async def translate(request: Request, shared: Shared) -> dict[str, Any]:
     prepared = await _prepare(request, shared)
 
     async def work() -> list[Result]:
-        async with prepared.reading as reading:
-            return await reading.collect()
+        async with prepared.translation as translation:
+            return await translation.collect()
 
     results = await while_connected(request, work())
     return _answer(prepared, results)
@@ -194,7 +197,7 @@ async def _submitted(request: Request, shared: Shared) -> AsyncIterator[Prepared
     prepared = await _prepare(request, shared, streams=True)
     if not isinstance(prepared.fields.q, str):
         raise InvalidRequest("Invalid request: q must be one text to be streamed")
-    async with prepared.reading:
+    async with prepared.translation:
         yield prepared
 
 
@@ -220,7 +223,7 @@ async def stream(
         return ready
 
     def last() -> list[ServerSentEvent]:
-        (result,) = prepared.reading.results()
+        (result,) = prepared.translation.results()
         data: dict[str, Any] = {"translatedText": result.text, **_summary(result)}
         if result.detected:
             data["detectedLanguage"] = detected_language(result.detected)
@@ -231,7 +234,7 @@ async def stream(
         data |= _extras(prepared, result)
         return [event(data, "done")]
 
-    deltas = prepared.reading.deltas()
+    deltas = prepared.translation.deltas()
     async for one in events(request, deltas, each, last, lambda body: event(body, "error")):
         yield one
 
@@ -239,7 +242,7 @@ async def stream(
 @router.get("/languages", summary="The languages that can be translated")
 async def languages(shared: Shared) -> list[dict[str, Any]]:
     """List each source language with its targets, as LibreTranslate does."""
-    shared.translator()  # an empty list would say that nothing is served
+    shared.verify_complete()  # a list without them would say that they are not served
     targets: dict[str, set[str]] = {}
     for translator in shared.translators.values():
         for source, codes in translator.card.targets.items():
@@ -261,9 +264,8 @@ async def detect(request: Request, shared: Shared) -> list[dict[str, Any]]:
     if sent.get("q") in (None, ""):
         raise InvalidRequest("Invalid request: missing q parameter")
     fields = validate(DetectRequest, sent)
-    translator = shared.translator()
-    translator.verify_size([fields.q])
-    ranked = await asyncio.to_thread(translator.detect, fields.q)
+    shared.candidates()[0].verify_size([fields.q])
+    ranked = await asyncio.to_thread(shared.detect, fields.q)
     likely = [d for d in ranked[:3] if d.confidence >= 0.01]
     return [detected_language(d) for d in likely or ranked[:1]]
 

@@ -1,5 +1,6 @@
 """Languages: their names, and which one a text is in."""
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -27,18 +28,24 @@ class Detection:
 class LanguageDetector:
     """Tells which of a few languages a text is in; it never answers another one."""
 
-    def __init__(self, languages: Iterable[str]) -> None:
-        """Restrict the answers to `languages`; those it does not know are never named."""
-        self._languages = sorted(languages)
-        self._identifier = LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=True)
-        known = set(self._identifier.labels)
-        self._known = [code for code in self._languages if code in known]
-        if self._known:
-            self._identifier.set_languages(self._known)
+    def __init__(self) -> None:
+        self._identifier = LanguageIdentifier.from_model_file(MODEL_FILE)
+        self._known = frozenset(self._identifier.labels)
 
-    def rank(self, text: str) -> list[Detection]:
-        """Return the languages by likelihood, best first; a guess at 0 where nothing tells."""
-        if not self._known or not any(map(str.isalpha, text)):
-            fallback = "en" if "en" in self._languages else self._languages[0]
-            return [Detection(fallback, 0.0)]
-        return [Detection(code, float(p)) for code, p in self._identifier.rank(text)]
+    def rank(self, text: str, among: Iterable[str]) -> list[Detection]:
+        """Return the languages of `among` by likelihood, best first.
+
+        Those that the detector does not know are never named. Where nothing tells, for lack of
+        letters or of known languages, the answer is a guess with confidence 0.
+        """
+        languages = sorted(among)
+        known = self._known.intersection(languages)
+        if not known or not any(map(str.isalpha, text)):
+            return [Detection("en" if "en" in languages else languages[0], 0.0)]
+        scores = {code: s for code, s in self._identifier.rank(text) if code in known}
+        # A longer text gives larger differences: without this, every answer would be certain.
+        temperature = math.sqrt(len(text.encode("utf-8", "surrogatepass")))
+        best = max(scores.values())
+        likelihoods = {code: math.exp((s - best) / temperature) for code, s in scores.items()}
+        total = sum(likelihoods.values())
+        return [Detection(code, value / total) for code, value in likelihoods.items()]

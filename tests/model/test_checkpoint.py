@@ -89,7 +89,7 @@ def assert_refused(folder: Path, error: type[Exception], *words: str) -> None:
         (holding("generation_config.json", "[]"), ["generation_config.json holds list"]),
         (holding("tokenizer_config.json", "[]"), ["tokenizer_config.json holds list"]),
         (without(WEIGHTS), [WEIGHTS, "is missing"]),
-        (only_pickled, ["pytorch_model.bin is pickled", "convert it to model.safetensors"]),
+        (only_pickled, ["pytorch_model.bin is pickled", "`stele convert"]),
         (truncated(WEIGHTS, 100_000), [WEIGHTS, "truncated or not safetensors"]),
         (truncated(WEIGHTS, 4), [WEIGHTS, "truncated or not safetensors"]),
         (truncated(WEIGHTS, 0), [WEIGHTS, "truncated or not safetensors"]),

@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from prometheus_client import CollectorRegistry
@@ -57,7 +58,7 @@ def running(
 ) -> Iterator[tuple[Engine, Log]]:
     log = Log()
     metrics = Metrics(registry or CollectorRegistry(), "x").for_model("echo")
-    optional = {} if clock is None else {"clock": clock}
+    optional: dict[str, Any] = {} if clock is None else {"clock": clock}
     engine = Engine(
         runner,
         Scheduler(slots, EOS, source_tokens_per_tick=1000),

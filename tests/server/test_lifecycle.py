@@ -18,6 +18,9 @@ from typing import Any
 import httpx
 import pytest
 
+from model import Model
+from tests.model.fake_hub import fake_hub
+
 ROOT = Path(__file__).parent.parent.parent
 STELE = [sys.executable, "-m", "server"]
 LONG = {"source": "en", "target": "de", "max_new_tokens": 60, "min_new_tokens": 60}
@@ -108,15 +111,28 @@ def wait_for_slots(url: str, count: int) -> None:
         threading.Event().wait(0.01)
 
 
+def wait_for_source_tokens(url: str, count: int) -> None:
+    deadline = time.monotonic() + 30
+    line = f'stele_source_tokens_total{{model="en-de"}} {count}.0'
+    while line not in httpx.get(f"{url}/metrics").text:
+        assert time.monotonic() < deadline
+        threading.Event().wait(0.01)
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_loses_nothing_that_was_accepted_and_the_exit_code_is_0(number: int) -> None:
+def test_a_signal_loses_nothing_that_was_accepted_and_the_exit_code_is_0(
+    number: int, bundled: Model
+) -> None:
     with serving("--slots", "4") as process, ThreadPoolExecutor(8) as clients:
         streaming = threading.Event()
         streams = [clients.submit(stream_to_end, process.url, streaming.set) for _ in range(2)]
         assert streaming.wait(30)
         texts = [f"I have {i} cats." for i in range(8)]  # more than there are slots: some wait
         plain = [clients.submit(post, process.url, q=texts) for _ in range(2)]
-        wait_for_slots(process.url, 4)
+        sent = ["I am tired."] * 2 + texts * 2
+        wait_for_source_tokens(
+            process.url, sum(len(bundled.tokenizer.encode(text, "de")) for text in sent)
+        )
 
         process.popen.send_signal(number)
 
@@ -151,6 +167,44 @@ def test_a_signal_while_the_model_loads_ends_in_order() -> None:
     with serving(is_ready=False) as process:
         assert process.end() == 0
     assert not any("Traceback" in line for line in process.lines)
+
+
+def test_a_signal_while_a_model_is_fetched_does_not_wait_for_it(tmp_path: Path) -> None:
+    with fake_hub() as hub:
+        hub.add("org/name", {"config.json": b"{}", "vocab.json": b"{}", "model.safetensors": b"x"})
+        hub.stalls_at = "/resolve/"
+        env = {"HF_ENDPOINT": hub.endpoint, "HF_HUB_CACHE": str(tmp_path), "NO_PROXY": "127.0.0.1"}
+        with serving("--model", "org/name", is_ready=False, **env) as process:
+            assert hub.stalled.wait(30)
+            ready = httpx.get(f"{process.url}/readyz").json()
+            assert ready["progress"] == "loading org/name (1 of 1)"
+            assert ready["models"] == {"org/name": "loading"}
+            assert process.end() == 0
+            assert not hub.goes_on.is_set()
+        assert not any("Traceback" in line for line in process.lines)
+
+
+def test_offline_a_model_that_is_not_here_ends_the_process_and_nothing_is_asked(
+    tmp_path: Path,
+) -> None:
+    with fake_hub() as hub:
+        done = subprocess.run(
+            [*STELE, "serve", "--port", "0"],
+            cwd=ROOT,
+            env=environment(
+                HF_ENDPOINT=hub.endpoint,
+                HF_HUB_CACHE=str(tmp_path),
+                STELE_OFFLINE="1",
+                STELE_MODEL="model/bundled/en-de, org/name",
+            ),
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+    assert done.returncode == 1
+    assert "`stele download org/name` fetches it" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert hub.requests == []
 
 
 @pytest.mark.parametrize(

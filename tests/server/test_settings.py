@@ -1,4 +1,3 @@
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,7 +16,7 @@ def test_settings_come_from_the_environment_and_hide_secrets(
 
     settings = Settings()
 
-    assert (settings.model, settings.slots) == (Path("/models/en-de"), 4)
+    assert (settings.model, settings.slots) == (("/models/en-de",), 4)
     assert settings.cors_origin == ("https://a.example", "https://b.example")
     assert len(settings.api_keys) == 2
     assert "hunter2" not in repr(settings)

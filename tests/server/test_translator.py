@@ -19,7 +19,6 @@ from server.metrics import Metrics
 from server.reading import WINDOW, Delta
 from server.results import Result
 from server.scheduler import Scheduler
-from server.text.languages import LanguageDetector
 from server.translator import Translator
 from tests.server.fakes import EOS, EchoRunner
 
@@ -105,8 +104,7 @@ def build(runner: EchoRunner, model: Card | None = None) -> Translator:
         )
 
     model = model or card()
-    detector = LanguageDetector(model.languages) if model.languages else None
-    return Translator(model, Letters(), detector, engine, max_texts=9, max_characters=500)
+    return Translator(model, Letters(), engine, max_texts=9, max_characters=500)
 
 
 def test_deltas_come_in_reading_order_and_concatenate_to_the_results() -> None:
@@ -186,17 +184,6 @@ def test_what_cannot_be_served_is_refused_before_it_is_submitted(
     asyncio.run(run())
 
 
-def test_a_model_without_languages_detects_and_translates_none() -> None:
-    async def run() -> None:
-        translator = build(EchoRunner(), card(targets={}))
-        with pytest.raises(UnsupportedLanguage, match="declares no languages"):
-            translator.detect("Hello")
-        with pytest.raises(UnsupportedLanguage, match="loaded languages are: none"):
-            await translator.translate(["a"], "auto", "de", DecodingFields(), timeout_s=30)
-
-    asyncio.run(run())
-
-
 def test_a_consumer_that_is_behind_gets_its_tokens_in_one_delta() -> None:
     async def run() -> list[Delta]:
         translator = build(EchoRunner())
@@ -245,17 +232,6 @@ def test_a_document_enters_the_engine_in_windows() -> None:
 
     assert asyncio.run(run()) == "ab\n" * 2000
     assert most <= WINDOW
-
-
-def test_a_detected_language_that_the_model_cannot_translate_is_refused() -> None:
-    async def run() -> None:
-        translator = build(EchoRunner(), card(targets={"en": ("de",)}))
-        with pytest.raises(UnsupportedLanguage, match=r"de .detected. to en is not supported"):
-            await translator.translate(
-                ["Wo ist der Bahnhof"], "auto", "en", DecodingFields(), timeout_s=30
-            )
-
-    asyncio.run(run())
 
 
 def test_leaving_early_cancels_what_is_unfinished() -> None:
