@@ -4,8 +4,7 @@ These are the package's public names; everything else may change.
 """
 
 import logging
-from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,6 +18,7 @@ from model.decoding.options import DecodingOptions
 from model.decoding.search import Hypothesis
 from model.decoding.step import Step
 from model.detokenizer import Detokenizer
+from model.hub import HubError, Reference, resolve
 from model.runner import Arrival, Pending, Runner
 from model.tokenizer import open_tokenizer
 from model.tokenizers.contract import OutsideVocabulary, Prompt, Tokenizer, UnknownDirection
@@ -31,12 +31,14 @@ __all__ = [
     "CheckpointError",
     "DecodingOptions",
     "Detokenizer",
+    "HubError",
     "Hypothesis",
     "Model",
     "OutsideVocabulary",
     "Pending",
     "Precision",
     "Prompt",
+    "Reference",
     "Runner",
     "Step",
     "Tokenizer",
@@ -59,11 +61,14 @@ class Card:
     """What a model can do, derived from its files.
 
     Attributes:
+        precision: of weights and activations while it runs.
         max_target: tokens of a target at most, its prefix included.
         defaults: the decoding fields that generation_config.json sets, as `GenerationDefaults`
             names them, and forced_bos_token_id and forced_eos_token_id.
         targets: {source language: target languages}, the codes that clients use.
         aliases: {other spelling of a language, in lower case: its code}.
+        source: the folder, or the repository of the hub, that it was loaded from.
+        revision: the repository's commit; None for a folder.
     """
 
     name: str
@@ -75,8 +80,10 @@ class Card:
     max_source: int
     max_target: int
     defaults: dict[str, Any]
-    targets: Mapping[str, tuple[str, ...]]
-    aliases: Mapping[str, str]
+    targets: dict[str, tuple[str, ...]]
+    aliases: dict[str, str]
+    source: str
+    revision: str | None = None
 
     @property
     def languages(self) -> list[str]:
@@ -120,31 +127,53 @@ def load(
         raise UnsupportedModel("precision int8 is not supported yet; use float32 or bfloat16")
     checkpoint = Checkpoint(folder)
     config = model_config(checkpoint)
+    tokenizer = _tokenizer(checkpoint, config)
+    card = _card(checkpoint, config, tokenizer, _precision(device, precision, config))
+    network, parameters = _network(checkpoint, device, card.precision)
+    runner = Runner(network, rows=slots, max_target=card.max_target, latent_bytes=latent_bytes)
+    card = replace(card, name=name or card.name, parameters=parameters)
+    return Model(runner, tokenizer, card)
+
+
+def describe(folder: Path, *, device: str = "cpu", precision: Precision = "auto") -> Card:
+    """Return what a checkpoint folder can do without reading its weights; arguments as for `load`.
+
+    Raises:
+        CheckpointError, UnsupportedModel: as `load` does, for whatever is not in the weights.
+    """
+    checkpoint = Checkpoint(folder)
+    config = model_config(checkpoint)
     chosen = _precision(device, precision, config)
-    defaults = _defaults(checkpoint, config)
-    architecture = str(checkpoint.config["model_type"])
-    tokenizer = open_tokenizer(
+    return _card(checkpoint, config, _tokenizer(checkpoint, config), chosen)
+
+
+def _tokenizer(checkpoint: Checkpoint, config: ModelConfig) -> Tokenizer:
+    return open_tokenizer(
         checkpoint,
-        architecture=architecture,
+        architecture=str(checkpoint.config["model_type"]),
         vocabulary=config.source_vocabulary,
         eos=config.eos,
     )
-    network, parameters = _network(checkpoint, device, chosen)
-    runner = Runner(
-        network, rows=slots, max_target=config.max_target - 1, latent_bytes=latent_bytes
-    )
-    card = Card(
-        name=name or folder.resolve().name,
-        architecture=architecture,
-        precision=chosen,
-        parameters=parameters,
+
+
+def _card(
+    checkpoint: Checkpoint, config: ModelConfig, tokenizer: Tokenizer, precision: str
+) -> Card:
+    with torch.device("meta"):
+        network = EncoderDecoder(config)
+    return Card(
+        name=checkpoint.folder.resolve().name,
+        architecture=str(checkpoint.config["model_type"]),
+        precision=precision,
+        parameters=sum(parameter.numel() for parameter in network.parameters()),
         vocabulary=config.vocabulary,
         decoder_layers=config.decoder_layers,
-        max_source=runner.max_source,
-        max_target=runner.max_target,
-        defaults=defaults,
-        targets=tokenizer.targets,
-        aliases=tokenizer.aliases,
+        max_source=config.max_positions,
+        max_target=config.max_target - 1,
+        defaults=_defaults(checkpoint, config),
+        targets=dict(tokenizer.targets),
+        aliases=dict(tokenizer.aliases),
+        source=str(checkpoint.folder),
     )
 
 

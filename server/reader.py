@@ -29,6 +29,18 @@ class Variant:
     finish: str
 
 
+@dataclass(frozen=True, slots=True)
+class Aligned:
+    """How one segment's target tokens look at its source tokens, both as the vocabulary has them.
+
+    `weights` has a row for each target token.
+    """
+
+    source: tuple[str, ...]
+    target: tuple[str, ...]
+    weights: tuple[tuple[float, ...], ...]
+
+
 @dataclass(slots=True, eq=False)
 class Reader:
     """The translator's side of one generation: what has arrived and how it reads as text.
@@ -44,6 +56,7 @@ class Reader:
     error: ServiceError | None = None
     timings: Timings | None = None
     variants: tuple[Variant, ...] = ()
+    aligned: Aligned | None = None  # where alignments were asked for, at the end
     preview: str | None = None  # new since it was taken
     _detokenizer: Detokenizer | None = None
     _waiter: asyncio.Future[None] | None = None
@@ -85,6 +98,8 @@ class Reader:
             self._end(update.finish)
         if update.preview and not self.is_over:
             self.preview = self._previewed(update.preview, tokenizer)
+        if update.finish is not None and self.request.options.alignments is not None:
+            self.aligned = self._aligned(tokenizer)
         self.variants = tuple(self._variant(each, tokenizer) for each in update.hypotheses)
         self.timings = update.timings
         if self._waiter is not None and not self._waiter.done():
@@ -101,6 +116,13 @@ class Reader:
         """Return what `tokens` would add to the certain text."""
         certain = (*self.request.options.target_prefix, *(token.id for token in self.tokens))
         return tokenizer.decode((*certain, *tokens))[len(self.text) :]
+
+    def _aligned(self, tokenizer: Tokenizer) -> Aligned:
+        return Aligned(
+            tuple(map(tokenizer.source_token, self.request.source)),
+            tuple(tokenizer.target_token(token.id) for token in self.tokens),
+            tuple(token.alignment for token in self.tokens),
+        )
 
     def _variant(self, hypothesis: Hypothesis, tokenizer: Tokenizer) -> Variant:
         tokens = (*self.request.options.target_prefix, *hypothesis.tokens)

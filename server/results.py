@@ -4,47 +4,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from server.messages import Timings
-from server.reader import Reader, Token, Variant
+from server.reader import Reader, Variant
 from server.text.languages import Detection
-
-
-@dataclass(frozen=True, slots=True)
-class Aligned:
-    """How one segment's target tokens look at its source tokens."""
-
-    source: tuple[int, ...]
-    target: tuple[Token, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Usage:
-    """What a text cost, in tokens."""
-
-    source_tokens: int
-    target_tokens: int
-
-
-@dataclass(frozen=True, slots=True)
-class Result:
-    """One text's translation; `finish` is stop, length or stop_string.
-
-    Attributes:
-        hypotheses: what a beam search returns, best first, the text itself included; else empty.
-        alternatives: other texts, likeliest first, where they were asked for.
-        alignments: by segment, where they were asked for.
-    """
-
-    text: str
-    finish: str
-    usage: Usage
-    timings: Timings
-    scores: tuple[float, ...]
-    warnings: tuple[str, ...]
-    detected: Detection | None
-    hypotheses: tuple[Variant, ...] = ()
-    alternatives: tuple[Variant, ...] = ()
-    alignments: tuple[Aligned, ...] = ()
-
 
 Part = str | Reader  # text that stays as it is, or a segment to be translated
 
@@ -90,11 +51,7 @@ def result_of(text: Text, total_s: float) -> Result:
         detected=text.detected,
         hypotheses=_hypotheses(text.parts),
         alternatives=_alternatives(text.parts),
-        alignments=tuple(
-            Aligned(reader.request.source, tuple(reader.tokens))
-            for reader in readers
-            if reader.request.options.alignments is not None
-        ),
+        alignments=tuple(reader.aligned for reader in readers if reader.aligned),
     )
 
 

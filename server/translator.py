@@ -66,7 +66,7 @@ class Translator:
         self._loop = asyncio.get_running_loop()
         self.engine = engine(self._publish)
         self.languages = card.languages
-        self._codes = {code.lower(): code for code in card.languages}
+        self._codes = card.aliases | {code.lower(): code for code in card.languages}
 
     # -- what a request asks for -------------------------------------------------------------
 

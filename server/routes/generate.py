@@ -16,7 +16,7 @@ from server.results import Result
 from server.routes.shared import Shared, aligned, body_of, weights, welcome
 from server.serving import Serving
 from server.streaming import event, events, while_connected
-from server.translator import Translator, Wishes
+from server.translator import Wishes
 
 
 def speak_tgi(request: Request) -> None:
@@ -62,21 +62,19 @@ class Prepared:
     """A request that may be submitted."""
 
     parameters: Parameters
-    translator: Translator
     reading: Reading
 
 
 async def _prepare(request: Request, shared: Serving, *, streams: bool = False) -> Prepared:
     sent = await welcome(request, shared)
     fields = validate(GenerateRequest, sent)
-    translator = shared.translator(fields.model)
-    reading = await translator.generate(
+    reading = await shared.translator(fields.model).generate(
         fields.inputs,
         fields.parameters,
         Wishes(streams=streams, scores=streams or fields.parameters.details),
         timeout_s=shared.settings.request_timeout_s,
     )
-    return Prepared(fields.parameters, translator, reading)
+    return Prepared(fields.parameters, reading)
 
 
 @router.post("/generate", summary="Generate from raw input", openapi_extra=body_of(GenerateRequest))
@@ -108,7 +106,7 @@ async def generate(request: Request, shared: Shared) -> dict[str, Any]:
             for variant in result.hypotheses
         ]
     if result.alignments:
-        answer["alignments"] = aligned(result.alignments[0], prepared.translator.tokenizer.token)
+        answer["alignments"] = aligned(result.alignments[0])
     return answer
 
 

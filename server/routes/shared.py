@@ -1,6 +1,5 @@
 """What handlers have in common: the shared state, keys, and the OpenAPI of bodies read by hand."""
 
-from collections.abc import Callable
 from typing import Annotated, Any
 
 from fastapi import Depends, Request
@@ -8,7 +7,7 @@ from pydantic import BaseModel
 
 from server.bodies import read_fields
 from server.errors import Draining
-from server.results import Aligned
+from server.reader import Aligned
 from server.serving import Serving
 
 
@@ -50,16 +49,12 @@ def body_of(kind: type[BaseModel], *media: str) -> dict[str, Any]:
     return {"requestBody": {"required": True, "content": content}}
 
 
-def aligned(segment: Aligned, name: Callable[[int], str]) -> dict[str, Any]:
-    """Describe one segment's attention: a row of weights for each target token.
-
-    Args:
-        name: token id -> vocabulary entry.
-    """
+def aligned(segment: Aligned) -> dict[str, Any]:
+    """Describe one segment's attention: a row of weights for each target token."""
     return {
-        "source": [name(token) for token in segment.source],
-        "target": [name(token.id) for token in segment.target],
-        "weights": [weights(token.alignment) for token in segment.target],
+        "source": segment.source,
+        "target": segment.target,
+        "weights": [weights(row) for row in segment.weights],
     }
 
 

@@ -160,8 +160,7 @@ def _extras(prepared: Prepared, result: Result) -> dict[str, Any]:
             for variant in result.hypotheses
         ]
     if fields.alignments not in (None, False):
-        name = prepared.translator.tokenizer.token
-        extras["alignments"] = [aligned(each, name) for each in result.alignments]
+        extras["alignments"] = [aligned(each) for each in result.alignments]
     return extras
 
 
