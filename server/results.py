@@ -4,8 +4,39 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from server.messages import Timings
-from server.reader import Reader, Variant
+from server.reader import Aligned, Reader, Variant
 from server.text.languages import Detection
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What a text cost, in tokens."""
+
+    source_tokens: int
+    target_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """One text's translation; `finish` is stop, length or stop_string.
+
+    Attributes:
+        hypotheses: what a beam search returns, best first, the text itself included; else empty.
+        alternatives: other texts, likeliest first, where they were asked for.
+        alignments: by segment, where they were asked for.
+    """
+
+    text: str
+    finish: str
+    usage: Usage
+    timings: Timings
+    scores: tuple[float, ...]
+    warnings: tuple[str, ...]
+    detected: Detection | None
+    hypotheses: tuple[Variant, ...] = ()
+    alternatives: tuple[Variant, ...] = ()
+    alignments: tuple[Aligned, ...] = ()
+
 
 Part = str | Reader  # text that stays as it is, or a segment to be translated
 
@@ -78,7 +109,7 @@ def _alternatives(parts: Sequence[Part]) -> tuple[Variant, ...]:
     others = [reader.others for reader in readers if reader.others]
     wanted = max((other.request.options.alternatives - 1 for other in others), default=0)
     seen = {"".join(part if isinstance(part, str) else part.text for part in parts), ""}
-    found = []
+    found: list[Variant] = []
     for rank in range(max(map(len, lists), default=0)):
         variant = _combined(parts, lists, rank)
         if variant.text not in seen and len(found) < wanted:

@@ -198,9 +198,10 @@ def _candidates(
             asked = torch.tensor([wants_scores[place] for place in some], device=values.device)
             reported = raw[some].gather(1, tokens).masked_fill(~asked[:, None], 0.0)
         columns = zip(some, tokens.tolist(), values.tolist(), reported.tolist(), strict=True)
-        for place, *row in columns:
+        for place, ids, log_probs, raws in columns:
             aligned = alignments[place]
-            found[place] = [Candidate(*each, aligned) for each in zip(*row, strict=True)]
+            row = zip(ids, log_probs, raws, strict=True)
+            found[place] = [Candidate(*each, aligned) for each in row]
     return found
 
 
