@@ -45,7 +45,7 @@ _PIPELINES = {
     "BartTokenizer": assembly.roberta,
     "PegasusTokenizer": assembly.pegasus,
     "T5Tokenizer": assembly.t5,
-    "MT5Tokenizer": assembly.t5,
+    "MT5Tokenizer": assembly.generic,  # transformers 5 has no class of this name
     "PreTrainedTokenizer": assembly.generic,
     "TokenizersBackend": assembly.generic,
 }

@@ -13,7 +13,18 @@ SHARED = Path(__file__).parents[3] / "shared"
 SPECIAL = [
     *("</s>", "<s>", "<pad>", "<unk>", "<mask>", "<mask_1>", "<mask_2>", "<unk_3>", "<0x41>"),
     *(">>fra<<", ">>deu<<", ">>", "<<", "__en__", "__de__", "__", "<2de>", "<2xx>", "deu_Latn"),
-    *("eng_Latn", "de_DE", "en_XX", "<extra_id_0>", "<extra_id_99>", "<", "/s>", "▁", "▁▁", "<／s>"),
+    *(
+        "eng_Latn",
+        "de_DE",
+        "en_XX",
+        "<extra_id_0>",
+        "<extra_id_99>",
+        "<",
+        "/s>",
+        "▁",
+        "▁▁",
+        "<／s>",
+    ),
 ]
 ODD = [
     *(" ", "  ", "   ", "\t", "\n", "\r\n", "\u00a0", "\u2003", "\u2009", "\u200b", "\u200d"),
