@@ -18,7 +18,7 @@ from tokenizers import (
     processors,
 )
 
-from model.checkpoint import Checkpoint, CheckpointError
+from model.checkpoint import Checkpoint
 from model.tokenizers.codes import FLORES_CODES, MBART50_CODES, MBART_CODES
 from model.tokenizers.settings import Settings, text_of
 from model.tokenizers.vocabulary import Vocabulary, merges_of, read_vocabulary
@@ -202,7 +202,7 @@ def as_stored(checkpoint: Checkpoint, settings: Settings) -> tokenizers.Tokenize
 
 def _unigram(scored: list[tuple[str, float]], unknown: int) -> tokenizers.Tokenizer:
     if not scored:
-        raise CheckpointError("tokenizer.json holds no Unigram model, which this class needs")
+        raise ValueError("tokenizer.json holds no Unigram model, which this class needs")
     pipeline = tokenizers.Tokenizer(models.Unigram(scored, unk_id=unknown, byte_fallback=False))
     pipeline.decoder = decoders.Metaspace()
     return pipeline
@@ -278,7 +278,7 @@ def _add(
 def _id(pipeline: tokenizers.Tokenizer, token: str) -> int:
     found = pipeline.token_to_id(token)
     if found is None:
-        raise CheckpointError(f"the tokenizer's vocabulary lacks {token}")
+        raise ValueError(f"the vocabulary lacks {token}")
     return found
 
 
