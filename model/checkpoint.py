@@ -53,7 +53,7 @@ class Checkpoint:
         path = self.file(name)
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise CheckpointError(f"{path} is not valid JSON: {error}") from error
         if not isinstance(content, dict):
             raise CheckpointError(f"{path} holds {type(content).__name__}, not a JSON object")

@@ -45,7 +45,7 @@ _PIPELINES = {
     "BartTokenizer": assembly.roberta,
     "PegasusTokenizer": assembly.pegasus,
     "T5Tokenizer": assembly.t5,
-    "MT5Tokenizer": assembly.t5,
+    "MT5Tokenizer": assembly.generic,  # transformers 5 has no class of this name
     "PreTrainedTokenizer": assembly.generic,
     "TokenizersBackend": assembly.generic,
 }
@@ -74,8 +74,10 @@ def open_tokenizer(
     name = str(named or _REGISTERED.get(architecture, "")).removesuffix("Fast")
     try:
         return _open(checkpoint, name, vocabulary, eos)
-    except (CheckpointError, UnsupportedModel):
+    except CheckpointError:
         raise
+    except UnsupportedModel as error:
+        raise UnsupportedModel(f"{checkpoint.folder}: {error}") from error
     except BaseException as error:  # of a hostile file, whatever it makes the libraries raise
         if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
             raise
@@ -92,8 +94,7 @@ def _open(checkpoint: Checkpoint, name: str, vocabulary: int, eos: int) -> Token
     if name in _OWN_KINDS and not is_stored:
         return _OWN_KINDS[name](checkpoint, settings, vocabulary=vocabulary)
     if name not in _PIPELINES and not is_stored:
-        path = checkpoint.folder / "tokenizer_config.json"
-        raise UnsupportedModel(f"{path}: tokenizer_class {name!r} is not supported")
+        raise UnsupportedModel(f"tokenizer_class {name!r} is not supported")
     build = assembly.as_stored if is_stored else _PIPELINES[name]
     pipeline = build(checkpoint, settings)
     size = pipeline.get_vocab_size(with_added_tokens=False)

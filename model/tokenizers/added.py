@@ -7,6 +7,7 @@ from typing import Any
 from tokenizers import AddedToken
 
 from model.config import UnsupportedModel
+from model.tokenizers.contract import OutsideVocabulary
 from model.tokenizers.settings import Settings, text_of
 
 
@@ -29,11 +30,15 @@ class AddedTokens:
             extra: special tokens without a name, if the files list none.
             fixed: tokens that the class itself adds, by id.
         """
+        if settings.flag("split_special_tokens"):
+            raise UnsupportedModel("tokenizer_config.json: split_special_tokens is not supported")
         flags = {**(fixed or {}), **settings.added}
         if single := [token.content for token in flags.values() if token.single_word]:
             raise UnsupportedModel(f"added token {single[0]}: single_word is not supported")
         self.ids = {token.content: index for index, token in flags.items()}
-        special = dict.fromkeys(map(text_of, settings.special(defaults, extra)))
+        special = dict.fromkeys(
+            map(text_of, [*settings.named_tokens(defaults), *settings.extra(extra)])
+        )
         known = {**vocabulary, **self.ids}
         for token in special:
             if token and token not in self.ids:
@@ -43,6 +48,16 @@ class AddedTokens:
         self._strips = {t.content: (t.lstrip, t.rstrip) for t in flags.values()}
         longest_first = sorted((token for token in self.ids if token), key=len, reverse=True)
         self._split = re.compile("(" + "|".join(map(re.escape, longest_first)) + ")")
+
+    def framed(
+        self, before: tuple[int, ...], ids: list[int], end: int, vocabulary: int
+    ) -> tuple[int, ...]:
+        """Return raw input between its special tokens; raises OutsideVocabulary."""
+        if ids and max(ids) >= vocabulary:
+            raise OutsideVocabulary(
+                f"the text names {self.texts[max(ids)]}, beyond the model's {vocabulary} tokens"
+            )
+        return (*before, *ids, end)
 
     def split(self, text: str) -> Iterator[tuple[str, int | None]]:
         """Yield the parts of raw text, added tokens with their ids."""

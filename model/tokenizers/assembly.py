@@ -18,7 +18,7 @@ from tokenizers import (
     processors,
 )
 
-from model.checkpoint import Checkpoint, CheckpointError
+from model.checkpoint import Checkpoint
 from model.tokenizers.codes import FLORES_CODES, MBART50_CODES, MBART_CODES
 from model.tokenizers.settings import Settings, text_of
 from model.tokenizers.vocabulary import Vocabulary, merges_of, read_vocabulary
@@ -52,7 +52,7 @@ def t5(checkpoint: Checkpoint, settings: Settings) -> tokenizers.Tokenizer:
     if vocabulary.charsmap:
         pipeline.normalizer = normalizers.Precompiled(vocabulary.charsmap)
     pipeline.pre_tokenizer = _words()
-    _add(pipeline, settings, settings.special(_ENDED, extra))
+    _add(pipeline, settings, _ENDED, settings.extra(extra))
     _frame(
         pipeline,
         ["$A", "</s>"],
@@ -87,11 +87,8 @@ def pegasus(checkpoint: Checkpoint, settings: Settings) -> tokenizers.Tokenizer:
     extra = _symbols(vocabulary, settings)
     has_sent = extra is not None and sent in map(text_of, extra)
     defaults: dict[str, Any] = _ENDED | {"mask_token": "<mask_2>"}
-    _add(
-        pipeline,
-        settings,
-        settings.special(defaults, [*([] if has_sent or sent is None else [sent]), *unused]),
-    )
+    extra = settings.extra([*([] if has_sent or sent is None else [sent]), *unused])
+    _add(pipeline, settings, defaults, extra)
     eos = text_of(values.get("eos_token", "</s>"))
     _frame(pipeline, ["$A", eos], {eos: _id(pipeline, eos)})
     return pipeline
@@ -105,7 +102,7 @@ def mbart(checkpoint: Checkpoint, settings: Settings) -> tokenizers.Tokenizer:
     extra = list(MBART_CODES)
     extra += [t for t in _symbols(vocabulary, settings) or () if text_of(t) not in MBART_CODES]
     defaults: dict[str, Any] = {**_DEFAULTS, "mask_token": AddedToken("<mask>", lstrip=True)}
-    _add(pipeline, settings, settings.special(_with_mask(settings, defaults), extra))
+    _add(pipeline, settings, _with_mask(settings, defaults), settings.extra(extra))
     _language(pipeline, settings, "en_XX", "$A", "eos", "language")
     return pipeline
 
@@ -125,7 +122,7 @@ def mbart50(checkpoint: Checkpoint, settings: Settings) -> tokenizers.Tokenizer:
     extra = [*(_symbols(vocabulary, settings) or ()), *MBART50_CODES]
     defaults: dict[str, Any] = {**_DEFAULTS, "mask_token": AddedToken("<mask>", lstrip=True)}
     del defaults["bos_token"]
-    _add(pipeline, settings, settings.special(_with_mask(settings, defaults), extra))
+    _add(pipeline, settings, _with_mask(settings, defaults), settings.extra(extra))
     _language(pipeline, settings, "en_XX", "language", "$A", "eos")
     return pipeline
 
@@ -149,10 +146,10 @@ def nllb(checkpoint: Checkpoint, settings: Settings) -> tokenizers.Tokenizer:
     pipeline.pre_tokenizer, pipeline.decoder = _metaspace(), decoders.Metaspace()
     extra = _symbols(vocabulary, settings)
     mask = AddedToken("<mask>", normalized=True, lstrip=True, special=True)
-    named = settings.special(_with_mask(settings, _DEFAULTS | {"mask_token": mask}), None)
-    if settings.values.get("extra_special_tokens") is None:
-        named += FLORES_CODES if extra is None else extra
-    _add(pipeline, settings, named)
+    if settings.values.get("extra_special_tokens") is not None:
+        extra = settings.values["extra_special_tokens"]
+    defaults = _with_mask(settings, _DEFAULTS | {"mask_token": mask})
+    _add(pipeline, settings, defaults, list(FLORES_CODES if extra is None else extra))
     order = (
         ("$A", "eos", "language")
         if settings.flag("legacy_behaviour")
@@ -177,7 +174,7 @@ def roberta(checkpoint: Checkpoint, settings: Settings) -> tokenizers.Tokenizer:
     has_space = settings.flag("add_prefix_space")
     pipeline.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=has_space)
     pipeline.decoder = decoders.ByteLevel()
-    _add(pipeline, settings, settings.special(_DEFAULTS | {"mask_token": "<mask>"}, None))
+    _add(pipeline, settings, _DEFAULTS | {"mask_token": "<mask>"}, _unnamed(settings))
     sep, cls = _name(settings, "sep_token"), _name(settings, "cls_token")
     pipeline.post_processor = processors.RobertaProcessing(
         (sep, _id(pipeline, sep)),
@@ -191,7 +188,7 @@ def roberta(checkpoint: Checkpoint, settings: Settings) -> tokenizers.Tokenizer:
 def generic(checkpoint: Checkpoint, settings: Settings) -> tokenizers.Tokenizer:
     """PreTrainedTokenizerFast: tokenizer.json, and the special tokens of the other files."""
     pipeline = as_stored(checkpoint, settings)
-    _add(pipeline, settings, settings.special({}, settings.values.get("additional_special_tokens")))
+    _add(pipeline, settings, {}, _unnamed(settings))
     return pipeline
 
 
@@ -205,7 +202,7 @@ def as_stored(checkpoint: Checkpoint, settings: Settings) -> tokenizers.Tokenize
 
 def _unigram(scored: list[tuple[str, float]], unknown: int) -> tokenizers.Tokenizer:
     if not scored:
-        raise CheckpointError("tokenizer.json holds no Unigram model, which this class needs")
+        raise ValueError("tokenizer.json holds no Unigram model, which this class needs")
     pipeline = tokenizers.Tokenizer(models.Unigram(scored, unk_id=unknown, byte_fallback=False))
     pipeline.decoder = decoders.Metaspace()
     return pipeline
@@ -251,24 +248,37 @@ def _fairseq(
     return [*begin, *vocabulary.scored[3:], *((code, 0.0) for code in [*codes, mask])]
 
 
-def _add(pipeline: tokenizers.Tokenizer, settings: Settings, special: list[Any]) -> None:
-    """Add the tokens beside the model's vocabulary in the order in which they get their ids."""
+def _unnamed(settings: Settings) -> list[Any]:
+    return settings.extra(settings.values.get("additional_special_tokens"))
+
+
+def _add(
+    pipeline: tokenizers.Tokenizer, settings: Settings, defaults: dict[str, Any], extra: list[Any]
+) -> None:
+    """Add the tokens beside the model's vocabulary in the order in which they get their ids.
+
+    Args:
+        defaults: named special tokens of the class.
+        extra: special tokens without a name.
+    """
     there = pipeline.get_added_tokens_decoder()
     same = {repr(token) for token in there.values()}
     new: list[Any] = [t for _, t in sorted(settings.added.items()) if repr(t) not in same]
     known = {token.content for token in [*there.values(), *new]}
-    new += [token for token in special if text_of(token) not in known]
-    named = {text_of(token) for token in special}
+    named = settings.named_tokens(defaults)
+    new += [token for token in [*named, *extra] if text_of(token) not in known]
+    names = set(map(text_of, named))
     for token in new:
-        if isinstance(token, AddedToken) and not token.special and text_of(token) in named:
+        if isinstance(token, AddedToken) and not token.special and token.content in names:
             token.special = True
     pipeline.add_tokens([AddedToken(t, special=True) if isinstance(t, str) else t for t in new])
+    pipeline.encode_special_tokens = settings.flag("split_special_tokens")
 
 
 def _id(pipeline: tokenizers.Tokenizer, token: str) -> int:
     found = pipeline.token_to_id(token)
     if found is None:
-        raise CheckpointError(f"the tokenizer's vocabulary lacks {token}")
+        raise ValueError(f"the vocabulary lacks {token}")
     return found
 
 

@@ -7,7 +7,7 @@ from tokenizers import AddedToken
 from model.checkpoint import Checkpoint
 from model.detokenizer import ByteJoiner, Detokenizer
 from model.tokenizers.added import AddedTokens
-from model.tokenizers.contract import OutsideVocabulary, Prompt, joined
+from model.tokenizers.contract import Prompt, joined
 from model.tokenizers.prompts import Form, NoTranslation, TextPrefixes, text_prefixes
 from model.tokenizers.settings import Settings, text_of
 
@@ -56,10 +56,9 @@ class ByT5Tokenizer:
         ids: list[int] = []
         for part, special in self._added.split(text):
             ids += self.encode_target(part) if special is None else [special]
-        if ids and max(ids) >= self._vocabulary:
-            token = self._added.texts[max(ids)]
-            raise OutsideVocabulary(f"the text names {token}, which the model does not have")
-        return tuple(ids) if ids and ids[-1] == self._eos else (*ids, self._eos)
+        if ids and ids[-1] == self._eos:
+            ids.pop()
+        return self._added.framed((), ids, self._eos, self._vocabulary)
 
     def encode_target(self, text: str) -> tuple[int, ...]:
         """Encode data without special tokens."""

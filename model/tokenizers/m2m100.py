@@ -25,7 +25,7 @@ class M2M100Tokenizer:
 
     def __init__(self, checkpoint: Checkpoint, settings: Settings, *, vocabulary: int) -> None:
         """Read sentencepiece.bpe.model and vocab.json."""
-        values = settings.values
+        values, self._vocabulary = settings.values, vocabulary
         self._model = open_sentencepiece(checkpoint.file("sentencepiece.bpe.model"))
         self._ids: dict[str, int] = checkpoint.read_json("vocab.json")
         codes = M2M100_CODES[values.get("language_codes", "m2m100")]
@@ -80,7 +80,7 @@ class M2M100Tokenizer:
             else:
                 pieces = self._model.encode(part, out_type=str)
                 ids += [self._id(piece) for piece in pieces]
-        return (self._source, *ids, self._eos)
+        return self._added.framed((self._source,), ids, self._eos, self._vocabulary)
 
     def _id(self, piece: str) -> int:
         if piece in self._added.ids:

@@ -23,7 +23,7 @@ class MarianTokenizer:
 
     def __init__(self, checkpoint: Checkpoint, settings: Settings, *, vocabulary: int) -> None:
         """Read source.spm, target.spm, vocab.json and, for separate ids, target_vocab.json."""
-        values = settings.values
+        values, self._vocabulary = settings.values, vocabulary
         is_separate = settings.flag("separate_vocabs")
         self._source = open_sentencepiece(checkpoint.file("source.spm"))
         self._target = open_sentencepiece(checkpoint.file("target.spm"))
@@ -41,12 +41,11 @@ class MarianTokenizer:
         self._unknown, self._eos = self._ids[unknown], self._added.ids[eos]
         self._target_unknown = self._target_ids.get(unknown, self._unknown)
         self._cleans = settings.flag("clean_up_tokenization_spaces")
-        names = [""] * len(self._target_ids)
-        for piece, index in self._target_ids.items():
-            names[index] = piece
-        texts = piece_texts(self._target if is_separate else self._source, names)
+        names = {index: piece for piece, index in self._target_ids.items()} | self._added.texts
+        ordered = [names.get(index, "") for index in range(max(names) + 1)]
+        texts = piece_texts(self._target if is_separate else self._source, ordered)
         self._texts = [t.replace("\u2581", " ") if isinstance(t, str) else t for t in texts]
-        for index in self._added.skipped & set(range(len(names))):
+        for index in self._added.skipped:
             self._texts[index] = None
         self._first = (
             {} if is_separate else {t[2:-2]: i for t, i in self._ids.items() if _is_code(t)}
@@ -85,7 +84,7 @@ class MarianTokenizer:
             code, rest = _language_code(part)
             pieces = [code] * bool(code) + self._source.encode(rest, out_type=str)
             ids += [self._ids.get(piece, self._unknown) for piece in pieces]
-        return (*ids, self._eos)
+        return self._added.framed((), ids, self._eos, self._vocabulary)
 
     def encode_target(self, text: str) -> tuple[int, ...]:
         """Encode data as the beginning of a target."""

@@ -32,15 +32,10 @@ class Settings:
     added: dict[int, AddedToken]
     named: dict[str, str | AddedToken]
 
-    def special(self, defaults: dict[str, Any], extra: list[Any] | None) -> list[Any]:
-        """Return the special tokens in the reference's order.
-
-        Args:
-            defaults: of the class, by name; the files' values win over strings.
-            extra: those without a name, if the files name none.
-        """
+    def named_tokens(self, defaults: dict[str, Any]) -> list[Any]:
+        """Return the special tokens that have a name; `defaults` are those of the class."""
         names = {name: self.values.get(name, defaults.get(name)) for name in NAMED} | self.named
-        return [token for token in names.values() if token is not None] + self.extra(extra)
+        return [token for token in names.values() if token is not None]
 
     def extra(self, otherwise: list[Any] | None) -> list[Any]:
         """Return the special tokens without a name."""

@@ -40,7 +40,9 @@ def read_vocabulary(checkpoint: Checkpoint, *names: str) -> Vocabulary:
         return _from_json(checkpoint.read_json("tokenizer.json"))
     found = [name for name in names if (checkpoint.folder / name).is_file()]
     if not found:
-        raise CheckpointError(f"{checkpoint.folder / 'tokenizer.json'} is missing")
+        raise CheckpointError(
+            f"{checkpoint.folder}: neither tokenizer.json nor {names[0]} is there"
+        )
     if found[0].endswith(".model"):
         return _from_pieces(read_pieces(checkpoint.folder / found[0]))
     ids = checkpoint.read_json(found[0])
