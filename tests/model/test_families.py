@@ -211,6 +211,7 @@ def rename(old: str, *new: str) -> Callable[[dict[str, Tensor]], None]:
 
 
 SHARED = "model.shared.weight"
+T5_TABLES = ("encoder.embed_tokens.weight", "decoder.embed_tokens.weight", "lm_head.weight")
 SOURCE, TARGET = "model.encoder.embed_tokens.weight", "model.decoder.embed_tokens.weight"
 
 
@@ -237,20 +238,32 @@ def test_every_spelling_of_the_tables_is_read(
     assert logit_error(name, folder) < 1e-4
 
 
-@pytest.mark.parametrize("name", ["bart", "marian", "t5"])
+@pytest.mark.parametrize(
+    ("name", "old", "new"),
+    [
+        ("bart", SHARED, (SHARED, TARGET, "lm_head.weight")),
+        ("bart", SHARED, (SHARED, TARGET)),
+        ("bart", SHARED, (TARGET, SOURCE)),
+        ("marian", SHARED, (SHARED, TARGET, "lm_head.weight")),
+        ("marian", SHARED, (SHARED, SOURCE)),
+        ("marian-separate", TARGET, (TARGET, "lm_head.weight")),
+        ("t5", "shared.weight", ("shared.weight", *T5_TABLES)),
+        ("t5", "shared.weight", T5_TABLES[:2]),
+        ("t5", "shared.weight", ("shared.weight", T5_TABLES[1])),
+    ],
+)
 def test_different_tables_stay_apart_although_the_config_ties_them(
-    name: str, copy: Callable[[str], Path]
+    name: str, old: str, new: tuple[str, ...], copy: Callable[[str], Path]
 ) -> None:
     def split(tensors: dict[str, Tensor]) -> None:
-        table = tensors["shared.weight" if name == "t5" else SHARED]
-        tensors["lm_head.weight"] = table.flip(0).contiguous()
-        tensors["decoder.embed_tokens.weight" if name == "t5" else TARGET] = table.roll(1, 0)
+        table = tensors.pop(old)
+        tensors.update({name: table.roll(step, 0) for step, name in enumerate(new)})
 
     folder = change_tensors(copy(name), split)
 
     assert logit_error(name, folder) < 1e-4
-    network = build(Checkpoint(folder))
-    assert (network.config.shares_embedding, network.config.ties_output) == (False, False)
+    config = build(Checkpoint(folder)).config
+    assert not (config.shares_embedding and config.ties_output)
 
 
 def test_padding_tokens_within_a_source_are_placed_as_by_the_reference(
