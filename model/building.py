@@ -8,11 +8,10 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from model import generation_config
 from model.checkpoint import Checkpoint, CheckpointError, Wanted
 from model.config import ModelConfig, UnsupportedModel
 from model.families import bart, m2m100, marian, mbart, mt5, pegasus, t5
-from model.generation_config import GenerationDefaults
+from model.generation_config import GenerationDefaults, defaults
 from model.transformer import EncoderDecoder
 
 _BIAS = "logits_bias"
@@ -74,7 +73,7 @@ def model_config(checkpoint: Checkpoint) -> ModelConfig:
 def generation_defaults(checkpoint: Checkpoint) -> GenerationDefaults:
     """Return how the checkpoint wants its targets decoded; raises as `model_config` does."""
     with _naming_files(checkpoint):
-        return generation_config.defaults(checkpoint.config, checkpoint.generation)
+        return defaults(checkpoint.config, checkpoint.generation)
 
 
 @contextmanager

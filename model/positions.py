@@ -60,7 +60,7 @@ class PositionTable(nn.Module):
 
     def forward(self, tokens: Tensor, positions: Tensor) -> Tensor:
         """Return [..., width] for tokens at positions, broadcastable to [...]."""
-        rows = positions + self._offset
+        rows = positions + self._offset if self._offset else positions
         if self._padding is not None:  # a padding token stands nowhere
             rows = torch.where(tokens == self._padding, self._offset - 1, rows)
         return F.embedding(rows, self.weight)

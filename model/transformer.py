@@ -214,10 +214,17 @@ class EncoderDecoder(nn.Module):
             source, lengths: as in `encode`.
             target: [batch, length] decoder inputs, beginning with the start token.
         """
-        latents = self.encode(source, lengths)
-        bias = readable_bias(lengths, source.shape[1], latents.dtype)
         positions = torch.arange(target.shape[1], device=target.device).expand_as(target)
-        return self.decode(target, positions, _Uncached(self.source_keys_values(latents), bias))
+        return self.decode(target, positions, self.memory(self.encode(source, lengths), lengths))
+
+    def memory(self, latents: Tensor, lengths: Tensor) -> Memory:
+        """Return what `decode` reads of encoded sources when it sees whole targets at once.
+
+        Args:
+            latents, lengths: what `encode` returned, and what it was given.
+        """
+        bias = readable_bias(lengths, latents.shape[1], latents.dtype)
+        return _Uncached(self.source_keys_values(latents), bias)
 
 
 class _Uncached:

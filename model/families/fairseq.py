@@ -97,18 +97,16 @@ def config(
 
 def weight_names(ours: str, config: ModelConfig) -> tuple[str, ...]:
     """Return the names of the network's parameter `ours`, the first that a file holds counts."""
-    if ours == "output.weight":
-        return (
-            (_OUTPUT, *weight_names("embedding.weight", config))
-            if config.ties_output
-            else (_OUTPUT,)
-        )
     tied = (_OUTPUT,) if config.ties_output else ()
     if ours == "source_embedding.weight":
         return (_SOURCE, _SHARED, _TARGET, *tied) if config.shares_embedding else (_SOURCE,)
     if ours == "embedding.weight":
-        shared = (_TARGET, _SHARED, _SOURCE) if config.shares_embedding else (_TARGET,)
-        return (*shared, *tied)
+        return (_TARGET, _SHARED, _SOURCE, *tied) if config.shares_embedding else (_TARGET, *tied)
+    if ours == "output.weight" and not config.ties_output:
+        return (_OUTPUT,)
+    if ours == "output.weight":
+        tables = (_SHARED, _TARGET, _SOURCE) if config.shares_embedding else (_TARGET,)
+        return (_OUTPUT, *tables)
     module, _, kind = ours.rpartition(".")
     if ours == "logits_bias":
         return (_TOP[ours],)

@@ -35,7 +35,7 @@ _OUTPUT = "lm_head.weight"
 _TABLES = {  # transformers ties all of them, unless the file holds different ones
     "source_embedding.weight": (_SOURCE, _SHARED, _TARGET, _OUTPUT),
     "embedding.weight": (_TARGET, _SHARED, _SOURCE, _OUTPUT),
-    "output.weight": (_OUTPUT, _SHARED, _TARGET, _SOURCE),
+    "output.weight": (_OUTPUT, _SHARED, _SOURCE, _TARGET),
 }
 _PARTS = {"query": "q", "key": "k", "value": "v", "out": "o"}
 _GATED = {"gate": "wi_0", "up": "wi_1", "down": "wo"}

@@ -14,6 +14,7 @@ from transformers import (
     AutoModelForSeq2SeqLM,
     BartConfig,
     BartForConditionalGeneration,
+    GenerationConfig,
     M2M100Config,
     M2M100ForConditionalGeneration,
     MarianConfig,
@@ -188,7 +189,7 @@ _FILE_DTYPES = {"mbart": torch.bfloat16, "pegasus": torch.float16, "byt5": torch
 _SHARDED = ("nllb", "flan-t5")
 
 
-def randomise(model: Any, seed: int = 0) -> Any:
+def randomise(model: Any, seed: int = 1) -> Any:
     """Fill `model` so that its greedy outputs vary and sometimes end."""
     generator = torch.Generator().manual_seed(seed)
     eos = model.config.eos_token_id
@@ -240,15 +241,52 @@ def write(name: str, folder: Path) -> Path:
     return folder
 
 
-def reference(folder: Path) -> Any:
-    """Return the checkpoint as transformers reads it, float32."""
-    return AutoModelForSeq2SeqLM.from_pretrained(folder, dtype=torch.float32).eval()
+def reference(folder: Path, dtype: torch.dtype = torch.float32) -> Any:
+    """Return the checkpoint as transformers reads it."""
+    return AutoModelForSeq2SeqLM.from_pretrained(folder, dtype=dtype).eval()
 
 
 def random_sources(vocabulary: int, lengths: tuple[int, ...], seed: int = 0) -> list[list[int]]:
     """Return sources of the given lengths, special tokens left out."""
     generator = torch.Generator().manual_seed(seed)
     return [torch.randint(4, vocabulary - 1, (n,), generator=generator).tolist() for n in lengths]
+
+
+def padded(sources: list[list[int]], pad: int) -> tuple[Any, Any]:
+    """Return token ids [batch, length] and their lengths [batch]."""
+    longest = max(map(len, sources))
+    rows = [[*source, *[pad] * (longest - len(source))] for source in sources]
+    return torch.tensor(rows), torch.tensor([len(source) for source in sources])
+
+
+@torch.inference_mode()
+def reference_logits(model: Any, sources: list[list[int]], targets: Any) -> Any:
+    """Return transformers' logits [batch, length, vocabulary] of targets [batch, length]."""
+    tokens, lengths = padded(sources, model.config.pad_token_id)
+    mask = (torch.arange(tokens.shape[1]) < lengths[:, None]).long()
+    return model(input_ids=tokens, attention_mask=mask, decoder_input_ids=targets).logits
+
+
+@torch.inference_mode()
+def reference_greedy(model: Any, sources: list[list[int]], max_new_tokens: int) -> list[list[int]]:
+    """Return what transformers generates greedily: the tokens after the start, eos included.
+
+    Forced tokens and lengths of the checkpoint's generation_config.json do not count.
+    """
+    kept = ("pad_token_id", "eos_token_id", "bos_token_id", "decoder_start_token_id")
+    own = model.generation_config
+    fields = {name: getattr(own, name) for name in (*kept, "bad_words_ids")}
+    model.generation_config = GenerationConfig(
+        **fields, max_new_tokens=max_new_tokens, num_beams=1, do_sample=False
+    )
+    tokens, lengths = padded(sources, model.config.pad_token_id)
+    mask = (torch.arange(tokens.shape[1]) < lengths[:, None]).long()
+    generated = model.generate(tokens, attention_mask=mask)[:, 1:].tolist()
+    model.generation_config = own
+    ends = [
+        row.index(own.eos_token_id) + 1 if own.eos_token_id in row else None for row in generated
+    ]
+    return [row[:end] for row, end in zip(generated, ends, strict=True)]
 
 
 @torch.inference_mode()
@@ -258,18 +296,12 @@ def logit_error(name: str, folder: Path) -> float:
     Over four sources of different lengths in one padded batch, and targets of 50 tokens.
 
     Args:
-        name: of `FAMILIES`.
-        folder: where `write` has saved it.
+        name: of `FAMILIES`, for the reader; `write` has saved it in `folder`.
     """
-    theirs = reference(folder)
     ours = build(Checkpoint(folder))
-    lengths = (1, 9, 30, 61)
-    sources = random_sources(ours.config.vocabulary, lengths)
-    pad = ours.config.pad
-    padded = torch.tensor([[*s, *[pad] * (max(lengths) - len(s))] for s in sources])
-    mask = torch.arange(max(lengths)) < torch.tensor(lengths)[:, None]
+    sources = random_sources(ours.config.vocabulary, (1, 9, 30, 61))
     targets = torch.tensor(random_sources(ours.config.vocabulary, (50,) * 4, seed=1))
     targets[:, 0] = ours.config.start
-    expected = theirs(input_ids=padded, attention_mask=mask.long(), decoder_input_ids=targets)
-    logits = ours(padded, torch.tensor(lengths), targets)
-    return float((logits - expected.logits).abs().max())
+    expected = reference_logits(reference(folder), sources, targets)
+    logits = ours(*padded(sources, ours.config.pad), targets)
+    return float((logits - expected).abs().max())
