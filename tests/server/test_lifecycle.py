@@ -104,13 +104,6 @@ def stream_to_end(url: str, started: Callable[[], None]) -> str:
     return received
 
 
-def wait_for_slots(url: str, count: int) -> None:
-    deadline = time.monotonic() + 30
-    while f'stele_slots_used{{model="en-de"}} {count}.0' not in httpx.get(f"{url}/metrics").text:
-        assert time.monotonic() < deadline
-        threading.Event().wait(0.01)
-
-
 def wait_for_source_tokens(url: str, count: int) -> None:
     deadline = time.monotonic() + 30
     line = f'stele_source_tokens_total{{model="en-de"}} {count}.0'
