@@ -98,7 +98,7 @@ def test_greedy_tokens_of_a_shared_run_equal_the_references(
     generated = greedy(folders(name), sources, 40)
 
     assert generated == reference_greedy(model, sources, 40)
-    assert len({token for tokens in generated for token in tokens}) > 15, "too uniform to tell"
+    assert len({token for tokens in generated for token in tokens}) > 12, "too uniform to tell"
 
 
 @EVERY_FAMILY
