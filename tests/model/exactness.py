@@ -47,9 +47,7 @@ def row(name: str, folder: Path) -> Row:
     theirs = reference(folder)
     sources = random_sources(theirs.config.vocab_size, LENGTHS)
     greedy = _equal(folder, theirs, sources, {})
-    beams = [
-        _equal(folder, theirs, sources, {**search, "num_beams": BEAMS}) for search in SEARCHES
-    ]
+    beams = [_equal(folder, theirs, sources, {**search, "num_beams": BEAMS}) for search in SEARCHES]
     total = sum(equal for equal, _ in beams), sum(all_ for _, all_ in beams)
     return Row(name, logit_error(name, folder), greedy, total)
 
@@ -84,7 +82,7 @@ def _equal(
 def _targets(outcome: Outcome, eos: int) -> list[list[int]]:
     if outcome.hypotheses:
         return [[*hypothesis.tokens] for hypothesis in outcome.hypotheses]
-    return [[token for token in outcome.tokens if token != eos]]
+    return [_before_end(outcome.tokens, eos)]
 
 
 def _generated(model: Any, source: list[int], search: dict[str, Any]) -> list[list[int]]:
@@ -99,18 +97,17 @@ def _generated(model: Any, source: list[int], search: dict[str, Any]) -> list[li
         "forced_eos_token_id",
     )
     fields = {name: getattr(model.generation_config, name) for name in kept}
-    generated = model.generate(
-        torch.tensor([source]),
-        generation_config=GenerationConfig(
-            **fields,
-            **search,
-            max_new_tokens=TOKENS,
-            num_return_sequences=beams,
-            do_sample=False,
-        ),
+    own = model.generation_config
+    model.generation_config = GenerationConfig(  # an argument would leave some of its own in force
+        **fields, **search, max_new_tokens=TOKENS, num_return_sequences=beams, do_sample=False
     )
-    ends = (model.config.eos_token_id, model.config.pad_token_id)
-    return [[token for token in row[1:].tolist() if token not in ends] for row in generated]
+    generated = model.generate(torch.tensor([source]))
+    model.generation_config = own
+    return [_before_end(row[1:].tolist(), model.config.eos_token_id) for row in generated]
+
+
+def _before_end(tokens: list[int], eos: int) -> list[int]:
+    return tokens[: tokens.index(eos)] if eos in tokens else tokens
 
 
 def main() -> None:
