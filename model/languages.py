@@ -44,10 +44,11 @@ def aliases(codes: Mapping[str, str]) -> dict[str, str]:
     """
     spellings: dict[str, str] = {}
     for client, own in codes.items():
-        tag = _parsed(own)
-        full = [_full(tag), f"{tag.language}-{_likely_script(tag)}"] if tag else []
-        for spelling in (own, own.replace("_", "-"), _SAME.get(client, own), *full):
-            spellings.setdefault(spelling.lower(), client)
+        names = [own, own.replace("_", "-"), _SAME.get(client, own)]
+        for tag in filter(None, (_parsed(own), _parsed(client))):
+            names += [_full(tag), f"{tag.language}-{_likely_script(tag)}"]
+        for name in names:
+            spellings.setdefault(name.lower(), client)
     return spellings | {client.lower(): client for client in codes}
 
 

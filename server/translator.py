@@ -7,10 +7,10 @@ import asyncio
 from collections.abc import Callable, Sequence
 from functools import cache
 
-from model import Card, DecodingOptions, Tokenizer
+from model import Card, DecodingOptions, OutsideVocabulary, Tokenizer
 from server.decoding_fields import DecodingFields
 from server.engine import Engine
-from server.errors import TooLarge, UnsupportedLanguage
+from server.errors import InvalidRequest, TooLarge, UnsupportedLanguage
 from server.messages import Request, Update
 from server.reading import Part, Reader, Reading, Text
 from server.text.languages import Detection, LanguageDetector
@@ -49,7 +49,8 @@ class Translator:
         self._loop = asyncio.get_running_loop()
         self.engine = engine(self._publish)
         self.languages = card.languages
-        self._codes = {code.lower(): code for code in ("auto", *card.languages)}
+        own = {code.lower(): code for code in ("auto", *card.languages)}
+        self._codes = {**tokenizer.aliases, **own}
         self._detector = detector
 
     # -- what a request asks for -------------------------------------------------------------
@@ -100,7 +101,10 @@ class Translator:
         """
         self.verify_size([text])
         make = self._maker(fields, wants_scores, streams)
-        source = await asyncio.to_thread(self.tokenizer.encode_raw, text)
+        try:
+            source = await asyncio.to_thread(self.tokenizer.encode_raw, text)
+        except OutsideVocabulary as error:
+            raise InvalidRequest(str(error)) from error
         return Reading(self, [Text([make(source)])], timeout_s)
 
     def detect(self, text: str) -> list[Detection]:
@@ -199,7 +203,7 @@ class Translator:
             )
 
     def _known(self, code: str) -> str:
-        """Return the model's own spelling of a language code, whatever its case."""
+        """Return the code that `targets` has for a language code, however it is spelled."""
         return self._codes.get(code.lower(), code)
 
     def _verify_pair(self, source: str, target: str) -> None:
