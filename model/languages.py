@@ -2,7 +2,6 @@
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
-from types import MappingProxyType
 
 import langcodes
 from langcodes.tag_parser import LanguageTagError
@@ -55,7 +54,7 @@ def aliases(codes: Mapping[str, str]) -> dict[str, str]:
 def every_pair(codes: Iterable[str]) -> Mapping[str, tuple[str, ...]]:
     """Return the targets of a model that translates from each of `codes` to each other."""
     ordered = sorted(codes)
-    return MappingProxyType({s: tuple(t for t in ordered if t != s) for s in ordered})
+    return {s: tuple(t for t in ordered if t != s) for s in ordered}
 
 
 def _parsed(code: str) -> langcodes.Language | None:
