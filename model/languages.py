@@ -51,6 +51,11 @@ def aliases(codes: Mapping[str, str]) -> dict[str, str]:
     return spellings | {client.lower(): client for client in codes}
 
 
+def is_language(code: str) -> bool:
+    """Whether a code is a language tag, however it is written."""
+    return _parsed(code) is not None
+
+
 def every_pair(codes: Iterable[str]) -> Mapping[str, tuple[str, ...]]:
     """Return the targets of a model that translates from each of `codes` to each other."""
     ordered = sorted(codes)
