@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 
-from model import Card, DecodingOptions, Prompt, Tokenizer
+from model import Card, DecodingOptions, OutsideVocabulary, Prompt, Tokenizer
 from server.decoding_fields import DecodingFields, Demand
 from server.engine import Engine
 from server.errors import InvalidRequest, TooLarge, UnsupportedLanguage
@@ -121,7 +121,10 @@ class Translator:
         """
         self.verify_size([text])
         make = self._maker(fields, wishes)
-        source = await asyncio.to_thread(self.tokenizer.encode_raw, text)
+        try:
+            source = await asyncio.to_thread(self.tokenizer.encode_raw, text)
+        except OutsideVocabulary as error:
+            raise InvalidRequest(str(error)) from error
         return Reading(self, [Text([make(Prompt(source))])], timeout_s)
 
     def covers(self, source: str, target: str) -> bool:
@@ -270,7 +273,7 @@ class Translator:
             )
 
     def _known(self, code: str) -> str:
-        """Return the model's own spelling of a language code, whatever its case."""
+        """Return the code that `targets` has for a language code, however it is spelled."""
         return self._codes.get(code.lower(), code)
 
     def _verify_pair(self, source: str, target: str) -> None:
