@@ -3,19 +3,25 @@
 These are the package's public names; everything else may change.
 """
 
+import logging
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 
+from model.backends import cpu
+from model.building import build, generation_defaults, model_config
 from model.checkpoint import Checkpoint, CheckpointError
 from model.config import ModelConfig, UnsupportedModel
 from model.decoding.options import DecodingOptions
-from model.families import marian
+from model.decoding.search import Hypothesis
+from model.decoding.step import Step
+from model.detokenizer import Detokenizer
 from model.hub import HubError, Reference, resolve
-from model.runner import Arrival, Pending, Runner, StepResult
-from model.tokenizer import Detokenizer, Tokenizer
+from model.runner import Arrival, Pending, Runner
+from model.tokenizer import open_tokenizer
+from model.tokenizers.contract import OutsideVocabulary, Prompt, Tokenizer, UnknownDirection
 from model.transformer import EncoderDecoder
 
 __all__ = [
@@ -26,22 +32,28 @@ __all__ = [
     "DecodingOptions",
     "Detokenizer",
     "HubError",
+    "Hypothesis",
     "Model",
+    "OutsideVocabulary",
     "Pending",
     "Precision",
+    "Prompt",
     "Reference",
     "Runner",
-    "StepResult",
+    "Step",
     "Tokenizer",
+    "UnknownDirection",
     "UnsupportedModel",
     "describe",
     "load",
     "resolve",
 ]
 
+logger = logging.getLogger(__name__)
+
 BUNDLED = Path(__file__).parent / "bundled" / "en-de"
 
-Precision = Literal["float32", "bfloat16", "float16", "int8"]
+Precision = Literal["auto", "float32", "bfloat16", "float16", "int8"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,24 +61,28 @@ class Card:
     """What a model can do, derived from its files.
 
     Attributes:
-        defaults: the decoding fields that generation_config.json sets.
-        targets: {source language: target languages}, ISO 639 codes.
-        has_target_token: whether the target is chosen by a first source token.
         precision: of weights and activations while it runs.
+        max_target: tokens of a target at most, its prefix included.
+        defaults: the decoding fields that generation_config.json sets, as `GenerationDefaults`
+            names them, and forced_bos_token_id and forced_eos_token_id.
+        targets: {source language: target languages}, the codes that clients use.
+        aliases: {other spelling of a language, in lower case: its code}.
         source: the folder, or the repository of the hub, that it was loaded from.
         revision: the repository's commit; None for a folder.
     """
 
     name: str
     architecture: str
+    precision: str
     parameters: int
+    vocabulary: int
+    decoder_layers: int
     max_source: int
     max_target: int
     defaults: dict[str, Any]
     targets: dict[str, tuple[str, ...]]
-    has_target_token: bool
-    precision: str = "float32"
-    source: str = ""
+    aliases: dict[str, str]
+    source: str
     revision: str | None = None
 
     @property
@@ -89,7 +105,7 @@ def load(
     *,
     name: str | None = None,
     device: str = "cpu",
-    precision: Precision = "float32",
+    precision: Precision = "auto",
     slots: int = 64,
     latent_bytes: int = 256 * 2**20,
 ) -> Model:
@@ -97,108 +113,106 @@ def load(
 
     Args:
         name: how clients call it; the folder's name by default.
-        slots: targets decoded together at most.
+        precision: of weights and activations; int8 is for CPUs and keeps norms, attention and
+            caches in float32. auto takes what serves the family best on the device.
+        slots: hypotheses decoded together at most.
         latent_bytes: bound of the latent cache.
 
     Raises:
         CheckpointError: a file is missing, damaged or pickled.
-        UnsupportedModel: the checkpoint needs something that is not served exactly.
+        UnsupportedModel: the checkpoint needs something that is not served exactly, or the device
+            cannot do the precision.
     """
     if precision == "int8":
         raise UnsupportedModel("precision int8 is not supported yet; use float32 or bfloat16")
     checkpoint = Checkpoint(folder)
-    config = _config(checkpoint)
-    network = _network(checkpoint, config).to(device, getattr(torch, precision))
-    tokenizer = Tokenizer.open(checkpoint, vocabulary=config.vocabulary, eos=config.eos)
-    runner = Runner(
-        network, rows=slots, max_target=config.max_target - 1, latent_bytes=latent_bytes
-    )
-    card = _card(checkpoint, config, network, tokenizer)
-    return Model(runner, tokenizer, replace(card, name=name or card.name, precision=precision))
+    config = model_config(checkpoint)
+    tokenizer = _tokenizer(checkpoint, config)
+    card = _card(checkpoint, config, tokenizer, _precision(device, precision, config))
+    network, parameters = _network(checkpoint, device, card.precision)
+    runner = Runner(network, rows=slots, max_target=card.max_target, latent_bytes=latent_bytes)
+    card = replace(card, name=name or card.name, parameters=parameters)
+    return Model(runner, tokenizer, card)
 
 
-def describe(folder: Path) -> Card:
-    """Return what a checkpoint folder can do without reading its weights.
+def describe(folder: Path, *, device: str = "cpu", precision: Precision = "auto") -> Card:
+    """Return what a checkpoint folder can do without reading its weights; arguments as for `load`.
 
     Raises:
         CheckpointError, UnsupportedModel: as `load` does, for whatever is not in the weights.
     """
     checkpoint = Checkpoint(folder)
-    config = _config(checkpoint)
-    with torch.device("meta"):
-        network = EncoderDecoder(config)
-    tokenizer = Tokenizer.open(checkpoint, vocabulary=config.vocabulary, eos=config.eos)
-    return _card(checkpoint, config, network, tokenizer)
+    config = model_config(checkpoint)
+    chosen = _precision(device, precision, config)
+    return _card(checkpoint, config, _tokenizer(checkpoint, config), chosen)
+
+
+def _tokenizer(checkpoint: Checkpoint, config: ModelConfig) -> Tokenizer:
+    return open_tokenizer(
+        checkpoint,
+        architecture=str(checkpoint.config["model_type"]),
+        vocabulary=config.source_vocabulary,
+        eos=config.eos,
+    )
 
 
 def _card(
-    checkpoint: Checkpoint, config: ModelConfig, network: EncoderDecoder, tokenizer: Tokenizer
+    checkpoint: Checkpoint, config: ModelConfig, tokenizer: Tokenizer, precision: str
 ) -> Card:
+    with torch.device("meta"):
+        network = EncoderDecoder(config)
     return Card(
         name=checkpoint.folder.resolve().name,
-        architecture=str(checkpoint.config.get("model_type")),
+        architecture=str(checkpoint.config["model_type"]),
+        precision=precision,
         parameters=sum(parameter.numel() for parameter in network.parameters()),
+        vocabulary=config.vocabulary,
+        decoder_layers=config.decoder_layers,
         max_source=config.max_positions,
         max_target=config.max_target - 1,
-        defaults=_defaults(checkpoint.generation),
-        targets=_targets(checkpoint, tokenizer),
-        has_target_token=bool(tokenizer.target_codes),
+        defaults=_defaults(checkpoint, config),
+        targets=dict(tokenizer.targets),
+        aliases=dict(tokenizer.aliases),
         source=str(checkpoint.folder),
     )
 
 
-def _config(checkpoint: Checkpoint) -> ModelConfig:
-    files = f"{checkpoint.folder / 'config.json'} with generation_config.json"
-    architecture = checkpoint.config.get("model_type")
-    if architecture != "marian":
-        path = checkpoint.folder / "config.json"
-        raise UnsupportedModel(f"{path}: model_type {str(architecture)!r} is not supported")
-    try:
-        return marian.config(checkpoint.config, checkpoint.generation)
-    except KeyError as error:
-        raise CheckpointError(f"{files} lacks {error}") from error
-    except TypeError as error:
-        raise CheckpointError(f"{files} holds a value of the wrong kind: {error}") from error
-    except UnsupportedModel as error:
-        raise UnsupportedModel(f"{files}: {error}") from error
+def _network(checkpoint: Checkpoint, device: str, precision: str) -> tuple[EncoderDecoder, int]:
+    """Return the network in its precision, and how many parameters it has."""
+    is_int8 = precision == "int8"
+    dtype = torch.float32 if is_int8 else getattr(torch, precision)
+    network = build(checkpoint, device=device, dtype=dtype)
+    parameters = sum(parameter.numel() for parameter in network.parameters())
+    if is_int8:
+        cpu.quantise(network)
+    return network, parameters
 
 
-def _network(checkpoint: Checkpoint, config: ModelConfig) -> EncoderDecoder:
-    with torch.device("meta"):
-        network = EncoderDecoder(config)
-    names = {ours: marian.weight_name(ours) for ours in network.state_dict()}
-    shapes = {names[ours]: tensor.shape for ours, tensor in network.state_dict().items()}
-    shapes["final_logits_bias"] = torch.Size([1, config.vocabulary])
-    tensors = checkpoint.tensors(shapes, marian.DERIVED)
-    tensors["final_logits_bias"] = tensors["final_logits_bias"][0]
-    weights = {ours: tensors[theirs].float() for ours, theirs in names.items()}
-    network.load_state_dict(weights, assign=True)
-    network.requires_grad_(False)
-    network.make_positions()
-    return network
-
-
-_DEFAULTED = (
-    "do_sample",
-    "temperature",
-    "top_k",
-    "top_p",
-    "repetition_penalty",
-    "no_repeat_ngram_size",
-)
-
-
-def _defaults(generation: dict[str, Any]) -> dict[str, Any]:
-    if generation.get("num_beams") not in (None, 1):
+def _precision(device: str, precision: Precision, config: ModelConfig) -> str:
+    """Return the precision to use; raises UnsupportedModel where the device lacks it."""
+    is_cpu = torch.device(device).type == "cpu"
+    if precision == "auto" and not is_cpu:
+        return "float16" if config.is_float16_safe else "bfloat16"
+    if precision == "auto" and not cpu.activation_steps():
+        logger.warning("this CPU, or this build of PyTorch, cannot do int8: using float32")
+        return "float32"
+    if precision not in ("auto", "int8"):
+        return precision
+    if not is_cpu:
+        raise UnsupportedModel(f"precision int8 runs on CPUs only: choose another for {device}")
+    if not cpu.activation_steps():
         raise UnsupportedModel(
-            f"generation_config.json: num_beams {generation['num_beams']} is not supported yet; "
-            "set it to 1"
+            "precision int8: this CPU, or this build of PyTorch, lacks it; choose float32"
         )
-    return {key: generation[key] for key in _DEFAULTED if generation.get(key) is not None}
+    if cpu.activation_steps() < 127:
+        logger.warning("this CPU lacks AVX-512 VNNI: int8 rounds activations to seven bits")
+    return "int8"
 
 
-def _targets(checkpoint: Checkpoint, tokenizer: Tokenizer) -> dict[str, tuple[str, ...]]:
-    published = checkpoint.read_json("tokenizer_config.json", default={})
-    sources = [code for code in str(published.get("source_lang") or "").split("+") if code]
-    targets = sorted(tokenizer.target_codes) or [str(published.get("target_lang") or "")]
-    return {s: tuple(t for t in targets if t and t != s) for s in sources}
+def _defaults(checkpoint: Checkpoint, config: ModelConfig) -> dict[str, Any]:
+    forced = {
+        "forced_bos_token_id": config.forced_bos,
+        "forced_eos_token_id": config.forced_eos,
+    }
+    given = generation_defaults(checkpoint).given()
+    return given | {name: token for name, token in forced.items() if token is not None}

@@ -91,6 +91,11 @@ class KVCache:
         self._row_key[row] = key
         self.row_sources[row] = source.index
 
+    def reorder(self, rows: Tensor, parents: Tensor, length: int) -> None:
+        """Give each of `rows` the first `length` positions of its parent, both [rows]."""
+        for pool in (self.row_keys, self.row_values):
+            pool[:, rows, :, :length] = pool[:, parents, :, :length]
+
     def release(self, row: int, *, is_clean: bool = True) -> None:
         """Free a row, and its source with its last row; zeros replace what is not clean."""
         key = self._row_key.pop(row)

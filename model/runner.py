@@ -6,10 +6,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from model.decoding import filters
-from model.decoding.choose import choose
 from model.decoding.options import DecodingOptions
 from model.decoding.rows import RowTable
+from model.decoding.step import Chooser, Move, Step, Target
 from model.kv_cache import KVCache, round_up
 from model.latent_cache import LatentCache, Source
 from model.transformer import EncoderDecoder
@@ -22,34 +21,21 @@ SOURCE_STEP = (
 
 @dataclass(frozen=True, slots=True)
 class Arrival:
-    """A source that takes a free row."""
+    """A source that takes free rows, as many as its options ask for; the first one names it."""
 
-    row: int
+    rows: tuple[int, ...]
     source: Source
     options: DecodingOptions
-
-
-@dataclass(frozen=True, slots=True)
-class StepResult:
-    """One decode step, in the order of the rows it ran.
-
-    An unhealthy row produced a NaN or an infinity; its token means nothing.
-    Scores are log-probabilities before filters, 0 where a row did not ask for them.
-    """
-
-    tokens: list[int]
-    scores: list[float]
-    healthy: list[bool]
 
 
 @dataclass(frozen=True, slots=True)
 class Pending:
     """A launched step; `result` waits for it."""
 
-    _result: StepResult
+    _result: list[Step]
 
-    def result(self) -> StepResult:
-        """Return the step's outcome."""
+    def result(self) -> list[Step]:
+        """Return what each target gained, in the order in which they were launched."""
         return self._result
 
 
@@ -73,7 +59,7 @@ class Runner:
 
         Args:
             rows: hypotheses decoded together at most.
-            max_target: tokens generated per row at most.
+            max_target: tokens of a target at most, its prefix included.
             latent_bytes: bound of the latent cache.
             end_is_forbidden: never generate the end token (to measure fixed lengths).
         """
@@ -82,90 +68,109 @@ class Runner:
         self.rows = rows
         self.max_source = self.config.max_positions
         self.max_target = max_target
-        parameter = network.embedding.weight
+        parameter = next(network.decoder.parameters())  # a norm's, in whatever precision
         self._device, self._dtype = parameter.device, parameter.dtype
         self._table = RowTable(rows, max_target, self.config.start, self._device)
         self._cache = KVCache(
             self.config, rows, self.max_source, max_target, self._dtype, self._device
         )
         suppressed = list(self.config.suppressed) + [self.config.eos] * end_is_forbidden
-        self._suppressed = torch.tensor(suppressed, dtype=torch.long, device=self._device)
+        self._chooser = Chooser(
+            self._table,
+            self.config.eos,
+            torch.tensor(suppressed, dtype=torch.long, device=self._device),
+        )
         self.latents = LatentCache(self._encode, latent_bytes)
+        self._targets: dict[int, Target] = {}  # by their first rows
         self._unhealthy: set[int] = set()
 
     @torch.inference_mode()
     def admit(self, arrivals: Sequence[Arrival]) -> None:
-        """Encode the arrivals' sources as needed and let each take its row.
+        """Encode the arrivals' sources as needed and let each take its rows.
 
         Raises:
-            ValueError: a source is empty or longer than `max_source`.
+            ValueError: a source is empty or longer than `max_source`, a target may become longer
+                than `max_target`, or the rows are not as many as the options ask for.
         """
         for arrival in arrivals:
-            if not 0 < len(arrival.source) <= self.max_source:
-                raise ValueError(
-                    f"a source of {len(arrival.source)} tokens; at most {self.max_source}"
-                )
+            self._verify(arrival)
         # An equal source that is being read already, or arrives twice, skips the encoder as well.
         needed = list(dict.fromkeys(a.source for a in arrivals if not self._cache.holds(a.source)))
+        held = [(row, arrival) for arrival in arrivals for row in arrival.rows]
         try:
             for source, latent in zip(needed, self.latents.fetch(needed), strict=True):
                 self._cache.add_source(source, self._project(latent))
-            for arrival in arrivals:
-                self._table.occupy(arrival.row, arrival.options)
+            for row, arrival in held:
+                self._table.occupy(row, arrival.options)
         except BaseException:
             self._cache.drop_unread()
-            for arrival in arrivals:
-                self._table.vacate(arrival.row)
+            for row, _ in held:
+                self._table.vacate(row)
             raise
         self.latents.hits += len(arrivals) - len(needed)
-        for arrival in arrivals:
-            self._cache.bind(arrival.row, arrival.source)
+        for row, arrival in held:
+            self._cache.bind(row, arrival.source)
+        for a in arrivals:
+            target = Target.begin(a.rows, a.options, len(a.source), self.config.eos)
+            self._targets[a.rows[0]] = target
+
+    def _verify(self, arrival: Arrival) -> None:
+        source, options = len(arrival.source), arrival.options
+        if not 0 < source <= self.max_source:
+            raise ValueError(f"a source of {source} tokens; at most {self.max_source}")
+        target = len(options.target_prefix) + options.max_new_tokens
+        if target > self.max_target:
+            raise ValueError(f"a target of up to {target} tokens; at most {self.max_target}")
+        if len(arrival.rows) != options.rows:
+            raise ValueError(f"{len(arrival.rows)} rows for options that need {options.rows}")
 
     @torch.inference_mode()
-    def launch(self, rows: Sequence[int]) -> Pending:
-        """Decode one token in each of `rows`, all of them admitted."""
+    def launch(self, names: Sequence[int]) -> Pending:
+        """Decode one token in every row of the targets named by their first rows."""
+        targets = [self._targets[name] for name in names]
         try:
-            return Pending(self._step(rows))
+            return Pending(self._step(targets))
         except BaseException:
-            self._unhealthy |= set(rows)  # what they wrote may not be finite
+            self._unhealthy.update(names)  # what they wrote may not be finite
             raise
 
-    def _step(self, rows: Sequence[int]) -> StepResult:
+    def _step(self, targets: Sequence[Target]) -> list[Step]:
+        rows = [row for target in targets for row in target.rows]
         padded = [*rows, *[rows[0]] * (round_up(len(rows), ROW_STEP) - len(rows))]
         index = torch.tensor(padded, device=self._device)
         positions = self._table.lengths[index]
         memory = self._cache.step(index, positions)
         tokens = self._table.newest(index)
-        logits = self.network.decode(tokens[:, None], positions[:, None], memory)[:, 0]
-        chosen, scores, healthy = self._choose(logits, list(rows), index[: len(rows)], positions)
-        self._table.append(index[: len(rows)], chosen)
-        result = StepResult(chosen.tolist(), scores.tolist(), healthy.tolist())
-        self._unhealthy |= {r for r, ok in zip(rows, result.healthy, strict=True) if not ok}
-        return result
+        layers: list[Tensor] | None = [] if _wants_attention(targets) else None
+        logits = self.network.decode(tokens[:, None], positions[:, None], memory, layers)[:, 0]
+        attention = _attention(layers, targets) if layers else None
+        moves = self._chooser.decide(logits, targets, attention)
+        self._record(rows, moves)
+        return [move.step for move in moves]
 
-    def release(self, rows: Iterable[int]) -> None:
-        """Free rows; what an unhealthy one held is overwritten."""
-        for row in rows:
-            self._table.vacate(row)
-            self._cache.release(row, is_clean=row not in self._unhealthy)
-            self._unhealthy.discard(row)
+    def _record(self, rows: list[int], moves: Sequence[Move]) -> None:
+        """Let every row hold what was chosen for it."""
+        parents = [parent for move in moves for parent in move.parents]
+        moved = [(row, parent) for row, parent in zip(rows, parents, strict=True) if row != parent]
+        if moved:
+            to, origin = torch.tensor(moved, device=self._device).T
+            length = max(self._table.decoded[row] for row in rows) + 1
+            self._table.reorder(to, origin)
+            self._cache.reorder(to, origin, length)
+        self._table.append(rows, [token for move in moves for token in move.tokens])
+        for move in moves:
+            name = move.target.rows[0]
+            self._targets[name] = move.target
+            if not move.step.is_healthy:
+                self._unhealthy.add(name)
 
-    def _choose(
-        self, logits: Tensor, row_list: list[int], index: Tensor, positions: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Choose from the padded rows' logits; `row_list` and `index` are without padding."""
-        asked = [self._table.options[row].wants_scores for row in row_list]
-        # Of all padded rows: of a single one, the sum would be split among threads.
-        total = logits.logsumexp(1)[: len(row_list)] if any(asked) else None
-        logits = logits[: len(row_list)]
-        raw = logits.clone() if any(asked) else logits
-        filters.apply(logits, index, row_list, self._table, self.config.eos, self._suppressed)
-        chosen, healthy = choose(logits, row_list, positions.tolist(), self._table)
-        if total is None:
-            return chosen, torch.zeros(len(row_list)), healthy
-        scores = raw.gather(1, chosen[:, None]).squeeze(1) - total
-        unasked = ~torch.tensor(asked, device=self._device)
-        return chosen, scores.masked_fill(unasked, 0), healthy
+    def release(self, names: Iterable[int]) -> None:
+        """Free the rows of targets; what an unhealthy one held is overwritten."""
+        for name in names:
+            for row in self._targets.pop(name).rows:
+                self._table.vacate(row)
+                self._cache.release(row, is_clean=name not in self._unhealthy)
+            self._unhealthy.discard(name)
 
     def _project(self, latent: Tensor) -> list[tuple[Tensor, Tensor]]:
         """Project one latent [length, width], padded to a whole step, and drop the padding."""
@@ -194,3 +199,17 @@ class Runner:
 
     def __repr__(self) -> str:
         return f"<Runner {self._table!r} {self._cache!r} {self.latents!r}>"
+
+
+def _wants_attention(targets: Sequence[Target]) -> bool:
+    return any(target.options.alignments is not None for target in targets)
+
+
+def _attention(layers: list[Tensor], targets: Sequence[Target]) -> Tensor:
+    """Return [rows, source]: the mean over heads of the layer that each row asks for, or of all."""
+    by_layer = torch.stack([layer[:, :, 0].float().mean(1) for layer in layers])
+    average = by_layer.mean(0)
+    wanted = [target.options.alignments for target in targets for _ in target.rows]
+    return torch.stack(
+        [by_layer[w, row] if isinstance(w, int) else average[row] for row, w in enumerate(wanted)]
+    )

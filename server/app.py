@@ -16,7 +16,7 @@ from fastapi import FastAPI
 from prometheus_client import CollectorRegistry
 from starlette.middleware.cors import CORSMiddleware
 
-from model import BUNDLED, DecodingOptions, Model, Precision, Reference, load
+from model import BUNDLED, DecodingOptions, Model, Reference, load
 from server import __version__
 from server.access import AccessLog
 from server.device_lock import DeviceLock
@@ -166,7 +166,7 @@ def load_model(reference: Reference, settings: Settings) -> Model:
             folder,
             name=reference.name,
             device=settings.device,
-            precision=precision_for(settings),
+            precision=settings.precision,
             slots=settings.slots,
             latent_bytes=settings.latent_cache_bytes,
         )
@@ -175,11 +175,6 @@ def load_model(reference: Reference, settings: Settings) -> Model:
         raise ValueError(str(error) if name in str(error) else f"{name}: {error}") from error
     revision = None if reference.is_folder else folder.name
     return replace(model, card=replace(model.card, source=reference.place, revision=revision))
-
-
-def precision_for(settings: Settings) -> Precision:
-    """Return the precision that `auto` stands for, or the one that is set."""
-    return "float32" if settings.precision == "auto" else settings.precision
 
 
 def build_translator(

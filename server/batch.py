@@ -16,6 +16,7 @@ from server.metrics import Metrics
 from server.routing import prepare
 from server.serving import Serving
 from server.settings import Settings
+from server.translator import Wishes
 
 _CHUNK = 256  # lines in one submission: enough to fill the slots, little enough to show progress
 _WARM_UP_S, _POLL_S = 60.0, 0.005
@@ -50,7 +51,9 @@ async def _translate_lines(
             for start in range(0, len(lines), _CHUNK):
                 chunk = lines[start : start + _CHUNK]
                 fields = DecodingFields()
-                translation = await prepare(serving, chunk, source, target, fields, timeout_s=3600)
+                translation = await prepare(
+                    serving, chunk, source, target, fields, Wishes(), timeout_s=3600
+                )
                 async with translation:
                     results = await translation.collect()
                 out.writelines(f"{result.text}\n" for result in results)

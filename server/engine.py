@@ -11,13 +11,13 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol, TypeVar
 
-from model import Arrival, StepResult
+from model import Arrival, Step
 from server.device_lock import DeviceLock
-from server.errors import Draining, QueueFull
+from server.errors import Draining, QueueFull, TooLarge
 from server.generation import Finish, Generation
 from server.messages import Request, Timings, Update
 from server.metrics import ModelMetrics
-from server.scheduler import Scheduler, Token
+from server.scheduler import Scheduler
 
 logger = logging.getLogger(__name__)
 
@@ -30,8 +30,8 @@ _Result = TypeVar("_Result")
 class PendingStep(Protocol):
     """A launched decode step."""
 
-    def result(self) -> StepResult:
-        """Wait for the step and return its outcome."""
+    def result(self) -> list[Step]:
+        """Wait for the step; returns what each target gained."""
 
 
 class Latents(Protocol):
@@ -58,11 +58,11 @@ class Runner(Protocol):
     def admit(self, arrivals: Sequence[Arrival]) -> None:
         """Let sources take free rows."""
 
-    def launch(self, rows: Sequence[int]) -> PendingStep:
-        """Decode one token in each of `rows`."""
+    def launch(self, names: Sequence[int]) -> PendingStep:
+        """Decode one token in every row of the targets named by their first rows."""
 
-    def release(self, rows: Sequence[int]) -> None:
-        """Free rows."""
+    def release(self, names: Sequence[int]) -> None:
+        """Free the rows of targets."""
 
 
 class _Arrivals:
@@ -161,10 +161,16 @@ class Engine:
             Their ids, in order.
 
         Raises:
+            TooLarge: one needs more rows than there are.
             QueueFull: too many generations wait already.
             Draining: `stop` was called, or the thread has died.
         """
         now = self._clock()
+        rows = max((request.options.rows for request in requests), default=0)
+        if rows > self._scheduler.slots:
+            raise TooLarge(
+                f"{rows} hypotheses at once exceed this server's limit of {self._scheduler.slots}"
+            )
         with self._door:
             if self._closed:
                 raise Draining("the server is shutting down; retry on another instance", 1.0)
@@ -183,6 +189,7 @@ class Engine:
                         deadline=now + timeout_s,
                         accepted_at=now,
                         streams=request.streams,
+                        previews=request.previews,
                     )
                     for identity, request in zip(ids, requests, strict=True)
                 )
@@ -238,12 +245,12 @@ class Engine:
 
     def _probe(self) -> None:
         """Decode one token of the probe, while no row is in use."""
-        arrival = Arrival(0, self._probe_request.source, self._probe_request.options)
+        arrival = Arrival((0,), self._probe_request.source, self._probe_request.options)
         succeeds = False
         if self._isolated(self._admit_rows, [arrival])[0]:
             stepped, _ = self._isolated(self._launch, [0])
             self._release_rows([0])
-            succeeds = any(all(result.healthy) for _, result in stepped)
+            succeeds = any(step.is_healthy for _, steps in stepped for step in steps)
         self._is_suspect, self._is_healthy = False, succeeds
 
     def _tick(self) -> None:
@@ -251,8 +258,8 @@ class Engine:
         try:
             self._release()
             changed += self._admit()
-            if rows := list(self._scheduler.running):
-                changed += self._step(rows)
+            if names := list(self._scheduler.running):
+                changed += self._step(names)
         finally:  # what has ended is published, whatever fails after it
             self._report(changed)
         self._release()
@@ -266,37 +273,34 @@ class Engine:
         if not admitted:
             return []
         misses = self._runner.latents.misses
-        arrivals = [Arrival(slot, g.source, g.options) for slot, g in admitted.items()]
+        arrivals = [Arrival(g.slots, g.source, g.options) for g in admitted.values()]
         _, failed = self._isolated(self._admit_rows, arrivals)
         if encoded := self._runner.latents.misses - misses:
             self._metrics.encoder_batch_size.observe(encoded)
         for generation in admitted.values():
             if generation.admitted_at is not None:
                 self._metrics.queue_s.observe(generation.admitted_at - generation.accepted_at)
-        never_admitted = [arrival.row for arrival in failed]
+        never_admitted = [arrival.rows[0] for arrival in failed]
         ended = self._scheduler.fail(never_admitted)
         self._release(never_admitted)
         self._is_suspect |= len(failed) == len(arrivals)
         return ended
 
-    def _step(self, rows: list[int]) -> list[Generation]:
-        """Decode one token in each of `rows`; returns what changed."""
-        done, failed = self._isolated(self._launch, rows)
+    def _step(self, names: list[int]) -> list[Generation]:
+        """Decode one token in every row of what runs; returns what changed."""
+        done, failed = self._isolated(self._launch, names)
         now = self._clock()
-        tokens = [
-            Token(*each)
-            for stepped, result in done
-            for each in zip(stepped, result.tokens, result.scores, result.healthy, strict=True)
-        ]
-        self._is_suspect = not any(token.is_healthy for token in tokens)
+        steps = [pair for stepped, result in done for pair in zip(stepped, result, strict=True)]
+        self._is_suspect = not any(step.is_healthy for _, step in steps)
         self._is_healthy |= not self._is_suspect
-        self._metrics.decoder_batch_size.observe(len(rows))
+        running = [self._scheduler.running[name] for name in names]
+        self._metrics.decoder_batch_size.observe(sum(len(g.slots) for g in running))
         if self._last_step_at is not None:
             self._metrics.inter_token_s.observe(now - self._last_step_at)
         self._last_step_at = now
-        changed = self._scheduler.commit(tokens, now)
-        gained = sum(g.finish in (None, Finish.LENGTH) for g in changed)
-        self._metrics.target_tokens.inc(gained)
+        before = sum(len(generation.target) for generation in running)
+        changed = self._scheduler.commit(steps, now)
+        self._metrics.target_tokens.inc(sum(len(g.target) for g in running) - before)
         for generation in changed:
             if generation.first_token_at == now:
                 self._metrics.time_to_first_token_s.observe(now - generation.accepted_at)
@@ -306,8 +310,8 @@ class Engine:
         self._runner.admit(arrivals)
         return True
 
-    def _launch(self, rows: Sequence[int]) -> StepResult:
-        return self._runner.launch(rows).result()
+    def _launch(self, names: Sequence[int]) -> list[Step]:
+        return self._runner.launch(names).result()
 
     def _isolated(
         self, call: Callable[[Sequence[_Item]], _Result], items: Sequence[_Item]
@@ -370,14 +374,22 @@ class Engine:
 
             admitted, first = since(generation.admitted_at), since(generation.first_token_at)
             timings = Timings(admitted, first, now - generation.accepted_at)
-        tokens, scores = tuple(generation.target[seen:]), tuple(generation.scores[seen:])
-        return Update(generation.id, tokens, scores, generation.finish, timings)
+        return Update(
+            generation.id,
+            tuple(generation.target[seen:]),
+            tuple(generation.scores[seen:]),
+            tuple(generation.alignments[seen:]),
+            generation.preview,
+            generation.hypotheses,
+            generation.finish,
+            timings,
+        )
 
     def _measure(self) -> None:
         metrics, latents = self._metrics, self._runner.latents
         running = len(self._scheduler.running)
         metrics.running.set(running)
-        metrics.slots_used.set(running)
+        metrics.slots_used.set(self._scheduler.used)
         metrics.waiting.set(self._scheduler.waiting)
         metrics.latent_cache_bytes.set(latents.bytes)
         metrics.count_latents(latents.hits, latents.misses)

@@ -7,7 +7,7 @@ from enum import Enum
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from model import DecodingOptions
+    from model import DecodingOptions, Hypothesis
 
 
 class Finish(Enum):
@@ -36,10 +36,14 @@ class Generation:
     deadline: float
     accepted_at: float
     streams: bool = True  # others want each token, not only the end
+    previews: bool = False  # and what may come next
     admitted_at: float | None = None
     first_token_at: float | None = None
-    slot: int | None = None
-    target: list[int] = field(default_factory=list)
+    slots: tuple[int, ...] = ()  # while it runs; the first names it
+    target: list[int] = field(default_factory=list)  # what is certain
     scores: list[float] = field(default_factory=list)
+    alignments: list[tuple[float, ...]] = field(default_factory=list)
+    preview: tuple[int, ...] = ()  # what may come next, and may not
+    hypotheses: tuple[Hypothesis, ...] = ()  # of a search that has ended
     finish: Finish | None = None
     published: int = 0  # tokens of `target` that others have seen

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from model import DecodingOptions
+from model import DecodingOptions, Hypothesis
 from server.generation import Finish
 
 
@@ -11,12 +11,14 @@ class Request:
     """One source to be continued into one target.
 
     What does not stream is published once, at its end: waking its reader at every token would cost
-    the event loop more than it is worth.
+    the event loop more than it is worth. With `previews` a stream also tells what a search holds
+    best beyond what is certain.
     """
 
     source: tuple[int, ...]
     options: DecodingOptions
     streams: bool = True
+    previews: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,10 +32,16 @@ class Timings:
 
 @dataclass(frozen=True, slots=True)
 class Update:
-    """What changed for one generation in one step; `finish` and `timings` come once, at its end."""
+    """What changed for one generation in one step; what follows `preview` comes once, at its end.
+
+    Tokens are certain. The preview is not: it stands for what the best hypothesis adds to them.
+    """
 
     id: int
     tokens: tuple[int, ...]
     scores: tuple[float, ...]
+    alignments: tuple[tuple[float, ...], ...] = ()
+    preview: tuple[int, ...] = ()
+    hypotheses: tuple[Hypothesis, ...] = ()
     finish: Finish | None = None
     timings: Timings | None = None

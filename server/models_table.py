@@ -10,7 +10,6 @@ from rich.console import Console
 from rich.table import Table
 
 from model import BUNDLED, Reference, describe
-from server.app import precision_for
 from server.settings import Settings
 
 _LISTED = 8  # languages in a cell
@@ -27,14 +26,13 @@ def rows(settings: Settings) -> list[dict[str, Any]]:
         reference = Reference.parse(text)
         folder = reference.locate(offline=True)
         try:
-            card = describe(folder)
+            card = describe(folder, device=settings.device, precision=settings.precision)
         except ValueError as error:
             raise ValueError(f"{reference.name}: {error}") from error
         revision = None if reference.is_folder else folder.name
         card = replace(
             card,
             name=reference.name,
-            precision=precision_for(settings),
             source=reference.place,
             revision=revision,
         )

@@ -8,10 +8,11 @@ from types import TracebackType
 from typing import Self
 
 from server.decoding_fields import DecodingFields
-from server.reading import Delta, Reading, Result
+from server.reading import Delta, Reading
+from server.results import Result
 from server.serving import Serving
 from server.text.languages import Detection
-from server.translator import Translator
+from server.translator import Translator, Wishes
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,11 +86,10 @@ async def prepare(
     source: str,
     target: str,
     fields: DecodingFields,
+    wishes: Wishes,
     *,
     model: str | None = None,
     timeout_s: float,
-    wants_scores: bool = False,
-    streams: bool = False,
 ) -> Translation:
     """Prepare a translation; entering the returned context submits it.
 
@@ -119,9 +119,8 @@ async def prepare(
             [detected[index] for index in indices] if detected else source,
             target,
             fields,
+            wishes,
             timeout_s=timeout_s,
-            wants_scores=wants_scores,
-            streams=streams,
         )
         prepared.append(Share(translator, indices, reading))
     return Translation(prepared)

@@ -1,35 +1,32 @@
 """Who runs next. Pure bookkeeping: no torch, no threads, no clock of its own."""
 
+from __future__ import annotations
+
 import heapq
 from collections import OrderedDict, deque
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING
 
 from server.generation import Finish, Generation
 
-
-class Token(NamedTuple):
-    """What one decode step gave one slot."""
-
-    slot: int
-    token: int
-    score: float
-    is_healthy: bool
+if TYPE_CHECKING:
+    from model import Hypothesis, Step
 
 
 class Scheduler:
     """Fair turns among groups, first come first served within one, over a fixed number of slots.
 
-    A slot that is vacated stays out of use until `reclaim` hands it out to be cleaned.
+    A generation holds as many slots as its options need rows, and is named by the first.
+    Slots that are vacated stay out of use until `reclaim` hands them out to be cleaned.
     """
 
     def __init__(self, slots: int, eos: int, source_tokens_per_tick: int) -> None:
         self.slots = slots
-        self.running: dict[int, Generation] = {}  # by slot
+        self.running: dict[int, Generation] = {}  # by first slot
         self._eos = eos
         self._source_tokens_per_tick = source_tokens_per_tick
         self._free = list(reversed(range(slots)))
-        self._vacated: list[int] = []
+        self._vacated: list[tuple[int, ...]] = []
         self._waiting: OrderedDict[int, deque[Generation]] = OrderedDict()  # by group
         self._alive: dict[int, Generation] = {}  # by id, waiting and running
         self._deadlines: list[tuple[float, int]] = []  # heap; ids that ended are skipped
@@ -44,6 +41,11 @@ class Scheduler:
         """How many hold no slot yet."""
         return len(self._alive) - len(self.running)
 
+    @property
+    def used(self) -> int:
+        """How many slots are not free."""
+        return self.slots - len(self._free)
+
     def add(self, generation: Generation) -> None:
         """Queue `generation` behind the others of its group."""
         self._alive[generation.id] = generation
@@ -55,6 +57,7 @@ class Scheduler:
 
         At least one is admitted where a slot is free; the rest only while their source tokens
         together stay within the budget of a tick, so that encoding never stalls those who run.
+        One that needs more slots than are free lets nobody pass, or it might wait for ever.
         """
         admitted: dict[int, Generation] = {}
         budget = self._source_tokens_per_tick
@@ -64,35 +67,56 @@ class Scheduler:
                 self._drop_first(group)
                 continue
             budget -= len(queue[0].source)
-            if budget < 0 and admitted:
+            needed = queue[0].options.rows
+            if needed > len(self._free) or (budget < 0 and admitted):
                 break
             generation = self._drop_first(group)
-            generation.slot, generation.admitted_at = self._free.pop(), now
-            admitted[generation.slot] = generation
+            generation.slots = tuple(self._free.pop() for _ in range(needed))
+            generation.admitted_at = now
+            admitted[generation.slots[0]] = generation
             if group in self._waiting:
                 self._waiting.move_to_end(group)
         self.running |= admitted
         return admitted
 
-    def commit(self, tokens: Iterable[Token], now: float) -> list[Generation]:
-        """Record one decode step; returns every generation that gained a token or ended."""
+    def commit(self, steps: Iterable[tuple[int, Step]], now: float) -> list[Generation]:
+        """Record what one decode step gave each named slot; returns what changed."""
         changed = []
-        for slot, token, score, is_healthy in tokens:
+        for slot, step in steps:
             generation = self.running[slot]
-            changed.append(generation)
-            if not is_healthy:
+            if not step.is_healthy:
                 self._end(generation, Finish.ERROR)
-                continue
-            if generation.first_token_at is None:
-                generation.first_token_at = now
-            if token == self._eos:
-                self._end(generation, Finish.STOP)
-                continue
-            generation.target.append(token)
-            generation.scores.append(score)
+            else:
+                self._extend(generation, step, now)
+            if generation.finish or step.tokens or generation.preview:
+                changed.append(generation)
+        return changed
+
+    def _extend(self, generation: Generation, step: Step, now: float) -> None:
+        if generation.previews:
+            generation.preview = step.preview
+        if step.hypotheses:
+            self._conclude(generation, step.hypotheses)
+        elif step.tokens == (self._eos,):
+            is_at_limit = len(generation.target) + 1 >= generation.max_new_tokens
+            was_forced = is_at_limit and generation.options.forced_eos is not None
+            self._end(generation, Finish.LENGTH if was_forced else Finish.STOP)
+        else:
+            generation.target += step.tokens
+            generation.scores += step.scores
+            generation.alignments += step.alignments
             if len(generation.target) >= generation.max_new_tokens:
                 self._end(generation, Finish.LENGTH)
-        return changed
+        if generation.first_token_at is None and (step.tokens or step.hypotheses):
+            generation.first_token_at = now
+
+    def _conclude(self, generation: Generation, hypotheses: tuple[Hypothesis, ...]) -> None:
+        """End a search; its best hypothesis begins with what is certain already."""
+        best = hypotheses[0]
+        generation.hypotheses, generation.preview = hypotheses, ()
+        generation.target, generation.scores = [*best.tokens], [*best.log_probs]
+        generation.alignments = [*best.alignments]
+        self._end(generation, Finish(best.finish))
 
     def cancel(self, ids: Iterable[int]) -> list[Generation]:
         """End what its client gave up, running or waiting; returns what was ended now."""
@@ -100,7 +124,7 @@ class Scheduler:
         return self._end_all(alive, Finish.CANCELLED)
 
     def fail(self, slots: Sequence[int]) -> list[Generation]:
-        """End what runs in `slots` because the model raised."""
+        """End what is named by `slots` because the model raised."""
         return self._end_all((self.running[slot] for slot in slots), Finish.ERROR)
 
     def expire(self, now: float) -> list[Generation]:
@@ -117,10 +141,11 @@ class Scheduler:
         return self._end_all(list(self._alive.values()), finish)
 
     def reclaim(self) -> list[int]:
-        """Return the slots vacated since the last call; from now on they are free."""
+        """Return the first slots of what ended since the last call; from now on all are free."""
         vacated, self._vacated = self._vacated, []
-        self._free += vacated
-        return vacated
+        for slots in vacated:
+            self._free += slots
+        return [slots[0] for slots in vacated]
 
     def _end_all(self, generations: Iterable[Generation], finish: Finish) -> list[Generation]:
         ended = list(generations)
@@ -131,9 +156,9 @@ class Scheduler:
     def _end(self, generation: Generation, finish: Finish) -> None:
         generation.finish = finish
         del self._alive[generation.id]
-        if generation.slot is not None:
-            del self.running[generation.slot]
-            self._vacated.append(generation.slot)
+        if generation.slots:
+            del self.running[generation.slots[0]]
+            self._vacated.append(generation.slots)
         else:
             self._forget_waiting(generation.group)
 

@@ -5,14 +5,17 @@ JSON and SSE are one path: a JSON answer is the stream, collected.
 
 import asyncio
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from functools import cache
 
-from model import Card, DecodingOptions, Tokenizer
-from server.decoding_fields import DecodingFields
+from model import Card, DecodingOptions, Prompt, Tokenizer
+from server.decoding_fields import DecodingFields, Demand
 from server.engine import Engine
-from server.errors import TooLarge, UnsupportedLanguage
+from server.errors import InvalidRequest, TooLarge, UnsupportedLanguage
 from server.messages import Request, Update
-from server.reading import Part, Reader, Reading, Text
+from server.reader import Reader
+from server.reading import Reading
+from server.results import Part, Text
 from server.text.languages import Detection
 from server.text.segmentation import segment
 
@@ -21,6 +24,22 @@ def verify_count(texts: int, limit: int) -> None:
     """Raise TooLarge for more texts than a request may hold."""
     if texts > limit:
         raise TooLarge(f"Invalid request: request ({texts}) exceeds text limit ({limit})")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wishes:
+    """What an answer shall hold besides the text.
+
+    Attributes:
+        streams: deltas while the text is generated, rather than all at its end.
+        previews: in a stream, what may come next.
+        alternatives: other texts for the same source, at most.
+    """
+
+    streams: bool = False
+    previews: bool = False
+    scores: bool = False
+    alternatives: int = 0
 
 
 class Translator:
@@ -47,7 +66,7 @@ class Translator:
         self._loop = asyncio.get_running_loop()
         self.engine = engine(self._publish)
         self.languages = card.languages
-        self._codes = {code.lower(): code for code in card.languages}
+        self._codes = card.aliases | {code.lower(): code for code in card.languages}
 
     # -- what a request asks for -------------------------------------------------------------
 
@@ -57,16 +76,14 @@ class Translator:
         source: str | Sequence[Detection],
         target: str,
         fields: DecodingFields,
+        wishes: Wishes,
         *,
         timeout_s: float,
-        wants_scores: bool = False,
-        streams: bool = False,
     ) -> Reading:
         """Prepare a translation; entering the returned context submits it.
 
         Args:
             source: the texts' language, or what was detected for each of them.
-            streams: whether deltas are wanted while the text is generated, or all at its end.
 
         Raises:
             InvalidRequest, UnsupportedLanguage, TooLarge: before anything is accepted.
@@ -78,11 +95,14 @@ class Translator:
             sources = [self._known(source)] * len(texts)
         for language in {each if isinstance(each, str) else each.language for each in sources}:
             self._verify_pair(language, target)
-        make = self._maker(fields, wants_scores, streams)
+        make = self._maker(fields, wishes)
 
         def prepare() -> list[Text]:
             pairs = zip(texts, sources, strict=True)
-            return [self._plan(text, source, target, make) for text, source in pairs]
+            planned = [self._plan(text, source, target, make) for text, source in pairs]
+            if fields.target_prefix and any(len(text.readers) > 1 for text in planned):
+                raise InvalidRequest("target_prefix begins one sentence; send sentences singly")
+            return planned
 
         return Reading(self, await asyncio.to_thread(prepare), timeout_s)
 
@@ -90,10 +110,9 @@ class Translator:
         self,
         text: str,
         fields: DecodingFields,
+        wishes: Wishes,
         *,
         timeout_s: float,
-        wants_scores: bool = False,
-        streams: bool = False,
     ) -> Reading:
         """Prepare raw text-to-text: special tokens in `text` count as such, nothing is segmented.
 
@@ -101,9 +120,9 @@ class Translator:
             InvalidRequest, TooLarge: before anything is accepted.
         """
         self.verify_size([text])
-        make = self._maker(fields, wants_scores, streams)
+        make = self._maker(fields, wishes)
         source = await asyncio.to_thread(self.tokenizer.encode_raw, text)
-        return Reading(self, [Text([make(source)])], timeout_s)
+        return Reading(self, [Text([make(Prompt(source))])], timeout_s)
 
     def covers(self, source: str, target: str) -> bool:
         """Whether it translates the pair; text that is in the target already stays as it is."""
@@ -153,46 +172,93 @@ class Translator:
         text: str,
         source: str | Detection,
         target: str,
-        make: Callable[[tuple[int, ...]], Reader],
+        make: Callable[[Prompt], Reader],
     ) -> Text:
         detected, language = (
             (None, source) if isinstance(source, str) else (source, source.language)
         )
         if language == target:
             return Text([text], detected)
-        code = target if self.card.has_target_token else None
         parts: list[Part] = [
-            make(self.tokenizer.encode(piece.text, code)) if piece.is_translatable else piece.text
+            make(self.tokenizer.prompt(piece.text, language, target))
+            if piece.is_translatable
+            else piece.text
             for piece in segment(text, language)
         ]
         return Text(parts, detected)
 
-    def _maker(
-        self, fields: DecodingFields, wants_scores: bool, streams: bool
-    ) -> Callable[[tuple[int, ...]], Reader]:
-        """Return what makes a reader of a source, with options that are verified here, once."""
+    def _maker(self, fields: DecodingFields, wishes: Wishes) -> Callable[[Prompt], Reader]:
+        """Return what makes a reader of a prompt, with options that are verified here, once."""
         fields.verified(self.card.defaults, self.card.max_target)
+        self._verify_ids(fields)
+        if wishes.alternatives and fields.stop:
+            raise InvalidRequest("stop ends one text: leave out alternatives, or stop")
+        prefix = self.tokenizer.encode_target(fields.target_prefix or "")
+        forced = self._forced(fields)
 
         @cache
-        def options(source_tokens: int) -> DecodingOptions:
-            return fields.options(
-                source_tokens=source_tokens,
-                limit=self.card.max_target,
-                defaults=self.card.defaults,
-                wants_scores=wants_scores,
-            )
+        def options(prompt: Prompt, source_tokens: int, alternatives: int) -> DecodingOptions:
+            demand = self._demand(prompt, forced, prefix, source_tokens, alternatives, wishes)
+            return fields.options(demand, limit=self.card.max_target, defaults=self.card.defaults)
 
-        def make(source: tuple[int, ...]) -> Reader:
+        def make(prompt: Prompt) -> Reader:
+            source = prompt.source
             if len(source) > self.card.max_source:
                 raise TooLarge(
                     f"one sentence has {len(source)} tokens, above the model's limit of "
                     f"{self.card.max_source}; split it with punctuation or line breaks"
                 )
-            chosen = options(len(source))
+            frame = replace(prompt, source=())
+            chosen = options(frame, len(source), 0)
+            others = None
+            if wishes.alternatives:  # one more than wanted: the text itself is likely among them
+                branching = options(frame, len(source), wishes.alternatives + 1)
+                others = Reader(Request(source, branching, streams=False))
             # A stop string is found in the text, so that the text has to be followed.
-            return Reader(Request(source, chosen, streams=streams or bool(chosen.stop)))
+            streams = wishes.streams or bool(chosen.stop)
+            return Reader(Request(source, chosen, streams, wishes.previews), others)
 
         return make
+
+    def _demand(
+        self,
+        prompt: Prompt,
+        forced: int | None,
+        prefix: tuple[int, ...],
+        source_tokens: int,
+        alternatives: int,
+        wishes: Wishes,
+    ) -> Demand:
+        first = prompt.forced_bos if forced is None else forced
+        if prefix and first is None:
+            first = self.card.defaults.get("forced_bos_token_id")
+        return Demand(
+            source_tokens=source_tokens,
+            start=prompt.start,
+            forced_bos=first,
+            # What is forced to come first comes before what the text shall begin with.
+            target_prefix=(first, *prefix) if prefix and first is not None else prefix,
+            alternatives=alternatives,
+            wants_scores=wishes.scores,
+        )
+
+    def _forced(self, fields: DecodingFields) -> int | None:
+        if fields.forced_bos_token is None:
+            return None
+        token = self.tokenizer.token_id(fields.forced_bos_token)
+        if token is None:
+            name = fields.forced_bos_token[:100]
+            raise InvalidRequest(f"forced_bos_token {name!r} is not in the model's vocabulary")
+        return token
+
+    def _verify_ids(self, fields: DecodingFields) -> None:
+        """Refuse token ids and layers that the model does not have."""
+        vocabulary, layers = self.card.vocabulary, self.card.decoder_layers
+        if not all(0 <= token < vocabulary for token in fields.suppress_tokens or ()):
+            raise InvalidRequest(f"suppress_tokens must be ids from 0 to {vocabulary - 1}")
+        layer = fields.alignments
+        if isinstance(layer, int) and not isinstance(layer, bool) and not 0 <= layer < layers:
+            raise InvalidRequest(f"alignments must be true, average or a layer below {layers}")
 
     def verify_size(self, texts: Sequence[str]) -> None:
         """Raise TooLarge for too many texts or too long a one."""

@@ -13,22 +13,25 @@ from model import Arrival, DecodingOptions, Model, load
 def translate(model: Model, sentences: Sequence[str], target: str, slots: int) -> list[str]:
     """Translate sentences greedily, keeping `slots` rows busy."""
     runner, tokenizer = model.runner, model.tokenizer
-    waiting = list(enumerate(tokenizer.encode(sentence, target) for sentence in sentences))
+    source = next(code for code, targets in tokenizer.targets.items() if target in targets)
+    prompts = [tokenizer.prompt(sentence, source, target) for sentence in sentences]
+    waiting = [(index, prompt.source) for index, prompt in enumerate(prompts)]
     targets: list[list[int]] = [[] for _ in sentences]
     rows: dict[int, tuple[int, int]] = {}  # row: sentence, longest target
     while waiting or rows:
         arrivals = []
         for row in range(slots):
             if row not in rows and waiting:
-                index, source = waiting.pop()
-                longest = min(2 * len(source) + 32, model.card.max_target)
+                index, ids = waiting.pop()
+                longest = min(2 * len(ids) + 32, model.card.max_target)
                 rows[row] = (index, longest)
-                arrivals.append(Arrival(row, source, DecodingOptions(max_new_tokens=longest)))
+                arrivals.append(Arrival((row,), ids, DecodingOptions(max_new_tokens=longest)))
         if arrivals:
             runner.admit(arrivals)
         running = list(rows)
-        for row, token in zip(running, runner.launch(running).result().tokens, strict=True):
+        for row, step in zip(running, runner.launch(running).result(), strict=True):
             index, longest = rows[row]
+            (token,) = step.tokens
             if token != runner.config.eos:
                 targets[index].append(token)
             if token == runner.config.eos or len(targets[index]) >= longest:
@@ -47,7 +50,7 @@ def main() -> None:
     lines = options.held_out.read_text(encoding="utf-8").splitlines()
     english, other = zip(*(line.split("\t") for line in lines), strict=True)
     language = options.held_out.stem.rpartition("-")[2]
-    model = load(options.checkpoint, slots=options.slots)
+    model = load(options.checkpoint, slots=options.slots, precision="float32")
     for name, sources, references, target in [
         (f"en-{language}", english, other, language),
         (f"{language}-en", other, english, "en"),

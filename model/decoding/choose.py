@@ -1,4 +1,4 @@
-"""The choice of one token per row from filtered logits: the likeliest, or a draw."""
+"""The choice from filtered logits: one token per row, or several candidates of each."""
 
 import torch
 from torch import Tensor
@@ -36,14 +36,11 @@ def sample(
     return tokens.gather(1, index).squeeze(1)
 
 
-def choose(
-    logits: Tensor, row_list: list[int], positions: list[int], table: RowTable
-) -> tuple[Tensor, Tensor]:
+def choose(logits: Tensor, row_list: list[int], table: RowTable) -> tuple[Tensor, Tensor]:
     """Choose for each row as its options say.
 
     Args:
         logits: filtered, [rows, vocabulary].
-        positions: how many tokens each row has generated.
 
     Returns:
         Token ids [rows], and whether each row was healthy: an unhealthy one has a NaN or infinity.
@@ -64,6 +61,16 @@ def choose(
             column([o.temperature for o in options]),
             torch.tensor([o.top_k for o in options], device=logits.device),
             column([o.top_p for o in options]),
-            column(table.draws(chosen, [positions[i] for i in sampling])),
+            column(table.draws(chosen, [table.decoded[row] for row in chosen])),
         )
     return tokens, healthy
+
+
+def likeliest(logits: Tensor, places: list[int], width: int) -> tuple[Tensor, Tensor]:
+    """Return the values and token ids, [len(places), width], of some rows, best first.
+
+    Rows of one call must want the same width: which of two equal values comes first depends on it.
+    """
+    selected = logits if places == list(range(len(logits))) else logits[places]
+    values, tokens = selected.topk(min(width, logits.shape[1]), dim=1)
+    return values, tokens

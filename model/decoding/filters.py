@@ -6,6 +6,7 @@ They follow the logits processors of transformers in meaning and order, start to
 import torch
 from torch import Tensor
 
+from model.decoding.options import DecodingOptions
 from model.decoding.rows import RowTable
 
 _NEVER = float("-inf")
@@ -35,6 +36,12 @@ def forbid_early_end(logits: Tensor, rows: Tensor, table: RowTable, eos: int) ->
     logits[table.lengths[rows] < table.min_lengths[rows], eos] = _NEVER
 
 
+def force(logits: Tensor, index: int, token: int) -> None:
+    """Leave `logits[index]` no choice but `token`, with the score that transformers gives it."""
+    logits[index] = _NEVER
+    logits[index, token] = 0.0
+
+
 def apply(
     logits: Tensor, rows: Tensor, row_list: list[int], table: RowTable, eos: int, suppressed: Tensor
 ) -> None:
@@ -45,6 +52,19 @@ def apply(
     for index, row in enumerate(row_list):
         if options[index].no_repeat_ngram_size:
             forbid_repeated_ngrams(logits, row, index, table)
+        if options[index].suppressed:
+            logits[index, list(options[index].suppressed)] = _NEVER
     logits[:, suppressed] = _NEVER
     if any(o.min_new_tokens for o in options):
         forbid_early_end(logits, rows, table, eos)
+    for index, row in enumerate(row_list):
+        if (token := _forced(options[index], table.decoded[row])) is not None:
+            force(logits, index, token)
+
+
+def _forced(options: DecodingOptions, position: int) -> int | None:
+    """Return the token that must come after `position` tokens, prefix included."""
+    last = len(options.target_prefix) + options.max_new_tokens - 1
+    if position == last and options.forced_eos is not None:
+        return options.forced_eos
+    return options.forced_bos if position == 0 else None

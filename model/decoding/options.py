@@ -1,6 +1,9 @@
 """What one request asks of its tokens: frozen, verified once."""
 
 from dataclasses import dataclass
+from typing import Literal
+
+EarlyStopping = bool | Literal["never"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -8,6 +11,7 @@ class DecodingOptions:
     """How to continue one target; impossible values raise ValueError with a sentence.
 
     Attributes:
+        max_new_tokens: tokens after the target prefix, the end included.
         temperature: 0 chooses the likeliest token; above 0 samples.
         top_k, top_p: keep the k likeliest, or the likeliest whose probabilities reach p;
             0 and 1 keep all.
@@ -16,7 +20,19 @@ class DecodingOptions:
             generated (Keskar et al. 2019, arXiv:1909.05858, as transformers applies it).
         no_repeat_ngram_size: no n-gram of this size occurs twice; 0 allows all.
         stop: strings that end the text where they would appear.
+        num_beams: hypotheses kept alive; each takes a row.
+        length_penalty, early_stopping: as transformers' beam search defines them.
+        num_hypotheses: how many finished hypotheses are wanted, at most `num_beams`.
+        alternatives: instead of a search, that many targets which differ in their first token and
+            go on greedily, as CTranslate2's `return_alternatives`; 0 for none.
+        start: the decoder's first input token, where it is not the model's own.
+        target_prefix: tokens the target begins with; they count neither as new nor as scored.
+        forced_bos: the token that must come first where there is no prefix.
+        forced_eos: the token that must come at the limit.
+        suppressed: tokens never generated, besides the model's own.
         wants_scores: whether to compute each token's log-probability, before filters.
+        alignments: source-target attention to report: the average of all decoder layers, or a
+            layer's by its index; None for none.
     """
 
     max_new_tokens: int
@@ -28,11 +44,27 @@ class DecodingOptions:
     repetition_penalty: float = 1.0
     no_repeat_ngram_size: int = 0
     stop: tuple[str, ...] = ()
+    num_beams: int = 1
+    length_penalty: float = 1.0
+    early_stopping: EarlyStopping = False
+    num_hypotheses: int = 1
+    alternatives: int = 0
+    start: int | None = None
+    target_prefix: tuple[int, ...] = ()
+    forced_bos: int | None = None
+    forced_eos: int | None = None
+    suppressed: tuple[int, ...] = ()
     wants_scores: bool = False
+    alignments: Literal["average"] | int | None = None
 
     def __post_init__(self) -> None:
         """Verify each value, and those that depend on each other."""
-        checks = [
+        for holds, sentence in (*self._checks(), *self._search_checks()):
+            if not holds:
+                raise ValueError(sentence)
+
+    def _checks(self) -> list[tuple[bool, str]]:
+        return [
             (1 <= self.max_new_tokens < 2**31, "max_new_tokens must be at least 1, below 2^31"),
             (self.min_new_tokens >= 0, "min_new_tokens must not be negative"),
             (
@@ -57,11 +89,35 @@ class DecodingOptions:
                 "a stop string must not be empty, nor longer than 256 characters",
             ),
         ]
-        for holds, sentence in checks:
-            if not holds:
-                raise ValueError(sentence)
+
+    def _search_checks(self) -> list[tuple[bool, str]]:
+        return [
+            (1 <= self.num_beams <= 64, "num_beams must be between 1 and 64"),
+            (
+                -10 <= self.length_penalty <= 10,
+                "length_penalty must be between -10 and 10",
+            ),
+            (
+                1 <= self.num_hypotheses <= self.num_beams,
+                f"num_return_sequences must be between 1 and num_beams ({self.num_beams})",
+            ),
+            (
+                not (self.samples and self.num_beams > 1),
+                "num_beams above 1 searches and a temperature samples: send only one of them",
+            ),
+            (0 <= self.alternatives <= 64, "alternatives must be between 0 and 64"),
+            (
+                not (self.alternatives and (self.samples or self.num_beams > 1)),
+                "alternatives go on greedily: leave out num_beams and temperature",
+            ),
+        ]
 
     @property
     def samples(self) -> bool:
         """Whether tokens are drawn rather than the likeliest taken."""
         return self.temperature > 0
+
+    @property
+    def rows(self) -> int:
+        """How many hypotheses are decoded at once."""
+        return max(self.num_beams, self.alternatives)

@@ -1,4 +1,4 @@
-"""RowTable: what every row asked for and has generated so far, as tensors of fixed shape."""
+"""RowTable: what every row asked for and holds so far, as tensors of fixed shape."""
 
 from collections.abc import Sequence
 
@@ -25,14 +25,16 @@ def uniform(seed: int, position: int) -> float:
 class RowTable:
     """Options and token history by row.
 
-    `history` begins with the start token and is filled with it beyond `lengths`, as the
-    reference's filters see the start token too.
+    `history` begins with the start token and is filled with it beyond what is known, as the
+    reference's filters see the start token too. A target prefix is known before it is decoded:
+    `lengths` counts what has been decoded, the prefix included.
     """
 
     def __init__(self, rows: int, max_target: int, start: int, device: torch.device) -> None:
-        self.start = start
+        self._start = start
         self.history = torch.full((rows, max_target + 1), start, dtype=torch.long, device=device)
         self.lengths = torch.zeros(rows, dtype=torch.long, device=device)
+        self.decoded = [0] * rows  # `lengths`, where no device has to be asked
         self.min_lengths = torch.zeros(rows, dtype=torch.long, device=device)
         self.repetition_penalty = torch.ones(rows, device=device)
         self.ngram = np.zeros(rows, dtype=np.int64)
@@ -40,9 +42,12 @@ class RowTable:
 
     def occupy(self, row: int, options: DecodingOptions) -> None:
         """Begin a new target in `row`."""
-        self.history[row] = self.start
-        self.lengths[row] = 0
-        self.min_lengths[row] = options.min_new_tokens
+        prefix = options.target_prefix
+        self.history[row] = self._start if options.start is None else options.start
+        if prefix:
+            self.history[row, 1 : len(prefix) + 1] = torch.tensor(prefix)
+        self.lengths[row] = self.decoded[row] = 0
+        self.min_lengths[row] = len(prefix) + options.min_new_tokens
         self.repetition_penalty[row] = options.repetition_penalty
         self.ngram[row] = options.no_repeat_ngram_size
         self.options[row] = options
@@ -55,11 +60,23 @@ class RowTable:
         """Return the token that each row's next step reads, [rows]."""
         return self.history[rows, self.lengths[rows]]
 
-    def append(self, rows: Tensor, tokens: Tensor) -> None:
-        """Record one chosen token per row."""
+    def known(self, row: int) -> int | None:
+        """Return the next token of `row` where its target prefix tells it."""
+        prefix, position = self.options[row].target_prefix, self.decoded[row]
+        return prefix[position] if position < len(prefix) else None
+
+    def append(self, row_list: Sequence[int], tokens: Sequence[int]) -> None:
+        """Record one token per row; raises beyond the capacity, with nothing changed."""
+        rows = torch.tensor(row_list, device=self.lengths.device)
         lengths = self.lengths[rows] + 1
-        self.history[rows, lengths] = tokens  # raises beyond the capacity, with nothing changed
+        self.history[rows, lengths] = torch.tensor(tokens, device=lengths.device)
         self.lengths[rows] = lengths
+        for row in row_list:
+            self.decoded[row] += 1
+
+    def reorder(self, rows: Tensor, parents: Tensor) -> None:
+        """Give each of `rows` the history of its parent."""
+        self.history[rows] = self.history[parents]
 
     def draws(self, rows: Sequence[int], positions: Sequence[int]) -> list[float]:
         """Return each row's uniform number at its position."""

@@ -10,10 +10,13 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from server.bodies import validate
 from server.decoding_fields import DecodingFields
-from server.reading import Delta, Reading, Result, Token
-from server.routes.shared import Shared, body_of, welcome
+from server.reader import Token
+from server.reading import Delta, Reading
+from server.results import Result
+from server.routes.shared import Shared, aligned, body_of, weights, welcome
 from server.serving import Serving
 from server.streaming import event, events, while_connected
+from server.translator import Wishes
 
 
 def speak_tgi(request: Request) -> None:
@@ -68,9 +71,8 @@ async def _prepare(request: Request, shared: Serving, *, streams: bool = False) 
     reading = await shared.translator(fields.model).generate(
         fields.inputs,
         fields.parameters,
+        Wishes(streams=streams, scores=streams or fields.parameters.details),
         timeout_s=shared.settings.request_timeout_s,
-        wants_scores=streams or fields.parameters.details,
-        streams=streams,
     )
     return Prepared(fields.parameters, reading)
 
@@ -94,16 +96,30 @@ async def generate(request: Request, shared: Shared) -> dict[str, Any]:
     if prepared.parameters.details:
         listed = [_token(token) for token in tokens]
         answer["details"] = {**_details(result, prepared), "prefill": [], "tokens": listed}
+    if (prepared.parameters.num_return_sequences or 1) > 1:
+        answer["sequences"] = [
+            {
+                "generated_text": variant.text,
+                "score": round(variant.score, 6),
+                "finish_reason": _FINISH[variant.finish],
+            }
+            for variant in result.hypotheses
+        ]
+    if result.alignments:
+        answer["alignments"] = aligned(result.alignments[0])
     return answer
 
 
 def _token(token: Token) -> dict[str, Any]:
-    return {
+    described: dict[str, Any] = {
         "id": token.id,
         "text": token.text,
         "logprob": round(token.score, 6),
         "special": token.is_special,
     }
+    if token.alignment:
+        described["alignment"] = weights(token.alignment)
+    return described
 
 
 def _details(result: Result, prepared: Prepared) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from pydantic import BaseModel
 
 from server.bodies import read_fields
 from server.errors import Draining
+from server.reader import Aligned
 from server.serving import Serving
 
 
@@ -46,3 +47,17 @@ def body_of(kind: type[BaseModel], *media: str) -> dict[str, Any]:
     schema = kind.model_json_schema()
     content = {one: {"schema": schema} for one in ("application/json", *media)}
     return {"requestBody": {"required": True, "content": content}}
+
+
+def aligned(segment: Aligned) -> dict[str, Any]:
+    """Describe one segment's attention: a row of weights for each target token."""
+    return {
+        "source": segment.source,
+        "target": segment.target,
+        "weights": [weights(row) for row in segment.weights],
+    }
+
+
+def weights(alignment: tuple[float, ...]) -> list[float]:
+    """Round attention to what is worth sending."""
+    return [round(weight, 4) for weight in alignment]

@@ -12,13 +12,14 @@ from pydantic import BaseModel, ConfigDict, Field
 from server.bodies import validate
 from server.decoding_fields import DecodingFields
 from server.errors import InvalidRequest
-from server.reading import Delta, Result
-from server.routes.shared import Shared, body_of, welcome
+from server.reading import Delta
+from server.results import Result
+from server.routes.shared import Shared, aligned, body_of, welcome
 from server.routing import Translation, prepare
 from server.serving import Serving
 from server.streaming import event, events, while_connected
 from server.text.languages import Detection, english_name
-from server.translator import verify_count
+from server.translator import Wishes, verify_count
 
 
 def speak_libretranslate(request: Request) -> None:
@@ -37,13 +38,18 @@ class TranslateRequest(DecodingFields):
     source: str = Field(description="A language code, or auto.")
     target: str
     format: Literal["text", "html"] = "text"
-    alternatives: int = Field(0, ge=0)
+    alternatives: int = Field(
+        0, ge=0, le=32, description="Other translations to return, at most; they differ early."
+    )
     api_key: str | None = None
     secret: str | None = Field(None, description="Sent by LibreTranslate's own page; not used.")
     model: str | None = Field(
         None, description="Which loaded model; by default the first that knows the languages."
     )
     details: bool = Field(False, description="Adds finish reason, usage, timings and scores.")
+    preview: bool = Field(
+        False, description="In a stream: preview events tell what may follow what is certain."
+    )
 
     @property
     def texts(self) -> list[str]:
@@ -77,27 +83,31 @@ async def _prepare(request: Request, shared: Serving, *, streams: bool = False) 
     if isinstance(sent["q"], list):
         verify_count(len(sent["q"]), shared.settings.max_texts)
     fields = validate(TranslateRequest, sent, large="q")
-    _refuse_unsupported(fields)
+    _refuse_unsupported(fields, streams)
     translation = await prepare(
         shared,
         fields.texts,
         fields.source,
         fields.target,
         fields,
+        Wishes(
+            streams=streams,
+            previews=fields.preview,
+            scores=fields.details,
+            alternatives=fields.alternatives,
+        ),
         model=fields.model,
         timeout_s=shared.settings.request_timeout_s,
-        wants_scores=fields.details,
-        streams=streams,
     )
     request.state.log = {"model": translation.models, "texts": len(fields.texts)}
     return Prepared(fields, translation)
 
 
-def _refuse_unsupported(fields: TranslateRequest) -> None:
+def _refuse_unsupported(fields: TranslateRequest, streams: bool) -> None:
     if fields.format == "html":
         raise InvalidRequest("html format is not supported yet; send format text")
-    if fields.alternatives > 0:
-        raise InvalidRequest("alternatives above 0 are not supported yet; leave them out or send 0")
+    if fields.preview and not streams:
+        raise InvalidRequest("preview has no effect here; send it to /translate/stream")
 
 
 @router.post(
@@ -114,10 +124,12 @@ async def translate(request: Request, shared: Shared) -> dict[str, Any]:
             return await translation.collect()
 
     results = await while_connected(request, work())
-    return _answer(prepared.fields, results)
+    return _answer(prepared, results)
 
 
-def _answer(fields: TranslateRequest, results: list[Result]) -> dict[str, Any]:
+def _answer(prepared: Prepared, results: list[Result]) -> dict[str, Any]:
+    fields = prepared.fields
+
     def one_or_all(values: list[Any]) -> Any:
         return values[0] if isinstance(fields.q, str) else values
 
@@ -133,7 +145,23 @@ def _answer(fields: TranslateRequest, results: list[Result]) -> dict[str, Any]:
         answer["warnings"] = warnings
     if fields.details:
         answer["details"] = one_or_all([details(result) for result in results])
-    return answer
+    extras = [_extras(prepared, result) for result in results]
+    return answer | {name: one_or_all([each[name] for each in extras]) for name in extras[0]}
+
+
+def _extras(prepared: Prepared, result: Result) -> dict[str, Any]:
+    """Return what was asked for besides the best text."""
+    fields, extras = prepared.fields, dict[str, Any]()
+    if fields.alternatives:
+        extras["alternatives"] = [variant.text for variant in result.alternatives]
+    if (fields.num_return_sequences or 1) > 1:
+        extras["hypotheses"] = [
+            {"text": variant.text, "score": round(variant.score, 6)}
+            for variant in result.hypotheses
+        ]
+    if fields.alignments not in (None, False):
+        extras["alignments"] = [aligned(each) for each in result.alignments]
+    return extras
 
 
 def detected_language(detection: Detection | None) -> dict[str, Any]:
@@ -181,11 +209,17 @@ async def _submitted(request: Request, shared: Shared) -> AsyncIterator[Prepared
 async def stream(
     request: Request, prepared: Annotated[Prepared, Depends(_submitted)]
 ) -> AsyncIterator[ServerSentEvent]:
-    """Send `delta` events, then one `done` or one `error`; a stream without either has failed."""
+    """Send `delta` events, then one `done` or one `error`; a stream without either has failed.
+
+    A delta is never retracted: of a beam search it tells what all live hypotheses agree on.
+    """
 
     def each(delta: Delta) -> list[ServerSentEvent]:
         data = {"text": delta.text, "segment": delta.segment}
-        return [event(data, "delta")] if delta.text else []
+        ready = [event(data, "delta")] if delta.text else []
+        if delta.preview is not None:
+            ready.append(event(data | {"text": delta.preview}, "preview"))
+        return ready
 
     def last() -> list[ServerSentEvent]:
         (result,) = prepared.translation.results()
@@ -196,6 +230,7 @@ async def stream(
             data["warnings"] = list(result.warnings)
         if prepared.fields.details:
             data["scores"] = [round(score, 6) for score in result.scores]
+        data |= _extras(prepared, result)
         return [event(data, "done")]
 
     deltas = prepared.translation.deltas()

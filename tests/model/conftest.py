@@ -20,7 +20,7 @@ def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def bundled() -> Model:
     """The bundled model; its runner is shared, so a test leaves every row free."""
-    return load(BUNDLED, slots=64)
+    return load(BUNDLED, slots=64, precision="float32")
 
 
 @pytest.fixture(scope="session")

@@ -3,8 +3,9 @@
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
-from model import Arrival, DecodingOptions, Runner
+from model import Arrival, DecodingOptions, Hypothesis, Runner, Step
 
 
 @dataclass(frozen=True)
@@ -19,6 +20,15 @@ class Outcome:
     tokens: list[int] = field(default_factory=list)
     scores: list[float] = field(default_factory=list)
     healthy: bool = True
+    steps: int = 0
+    hypotheses: tuple[Hypothesis, ...] = ()
+
+    def take(self, step: Step) -> None:
+        self.steps += 1
+        self.healthy &= step.is_healthy
+        self.tokens += step.tokens
+        self.scores += step.scores
+        self.hypotheses = step.hypotheses
 
 
 def random_source(rng: random.Random, vocabulary: int, length: int) -> tuple[int, ...]:
@@ -35,14 +45,14 @@ def random_requests(
         if index % 5 == 4:
             source = rng.choice(requests).source
         max_new_tokens = rng.randint(1, max_tokens)
-        samples = rng.random() < 0.5
         options = DecodingOptions(
+            **_random_choice(rng),
             max_new_tokens=max_new_tokens,
             min_new_tokens=rng.choice([0, 0, max_new_tokens // 2]),
-            temperature=rng.uniform(0.3, 2.0) if samples else 0.0,
-            top_k=rng.choice([0, 5, 40]),
-            top_p=rng.choice([1.0, 0.8]),
-            seed=rng.randrange(2**64),
+            target_prefix=rng.choice([(), (), (), (9, 4, 77)]),
+            forced_bos=rng.choice([None, None, 5]),
+            forced_eos=rng.choice([None, None, 0]),
+            suppressed=rng.choice([(), (), (3, 8)]),
             repetition_penalty=rng.choice([1.0, 1.0, 1.3, 0.8]),
             no_repeat_ngram_size=rng.choice([0, 0, 2, 3]),
             wants_scores=rng.random() < 0.7,
@@ -52,13 +62,34 @@ def random_requests(
     return requests
 
 
+def _random_choice(rng: random.Random) -> dict[str, Any]:
+    """Greedy, sampling, beams or alternatives."""
+    kind = rng.choice(["greedy", "sampling", "sampling", "beams", "alternatives"])
+    if kind == "sampling":
+        return {
+            "temperature": rng.uniform(0.3, 2.0),
+            "top_k": rng.choice([0, 5, 40]),
+            "top_p": rng.choice([1.0, 0.8]),
+            "seed": rng.randrange(2**64),
+        }
+    if kind == "beams":
+        beams = rng.randint(2, 6)
+        return {
+            "num_beams": beams,
+            "num_hypotheses": rng.randint(1, beams),
+            "length_penalty": rng.choice([0.0, 1.0, 2.0]),
+            "early_stopping": rng.choice([True, False, "never"]),
+        }
+    return {"alternatives": rng.randint(1, 4)} if kind == "alternatives" else {}
+
+
 def _has_ended(request: Request, outcome: Outcome, eos: int) -> bool:
-    steps = len(outcome.tokens)
     return (
         not outcome.healthy
+        or bool(outcome.hypotheses)
         or eos in outcome.tokens[-1:]
-        or steps >= request.options.max_new_tokens
-        or steps == request.cancel_after
+        or (request.options.rows == 1 and len(outcome.tokens) >= request.options.max_new_tokens)
+        or outcome.steps == request.cancel_after
     )
 
 
@@ -66,35 +97,28 @@ def run_together(runner: Runner, requests: Sequence[Request], rng: random.Random
     """Run `requests` as a busy server would: arrivals, rows and their order are all random."""
     waiting = list(range(len(requests)))
     free = list(range(runner.rows))
-    running: dict[int, int] = {}  # request by row
+    held: dict[int, tuple[int, ...]] = {}  # rows by their first
+    running: dict[int, int] = {}  # request by first row
     outcomes = [Outcome() for _ in requests]
     while waiting or running:
-        newcomers = waiting[: min(rng.randint(0 if running else 1, 6), len(free))]
-        del waiting[: len(newcomers)]
         rng.shuffle(free)
-        arrivals = {free.pop(): index for index in newcomers}
+        arrivals = {}
+        for _ in range(rng.randint(0 if running else 1, 6)):
+            if waiting and len(free) >= requests[waiting[0]].options.rows:
+                index = waiting.pop(0)
+                rows = tuple(free.pop() for _ in range(requests[index].options.rows))
+                arrivals[rows[0]], held[rows[0]] = index, rows
         runner.admit(
-            [Arrival(r, requests[i].source, requests[i].options) for r, i in arrivals.items()]
+            [Arrival(held[r], requests[i].source, requests[i].options) for r, i in arrivals.items()]
         )
         running |= arrivals
-        _release_ended(runner, requests, outcomes, running, free)
+        _release_ended(runner, requests, outcomes, running, held, free)
         if running:
-            _step(runner, rng.sample(list(running), len(running)), running, outcomes)
-            _release_ended(runner, requests, outcomes, running, free)
+            names = rng.sample(list(running), len(running))
+            for name, step in zip(names, runner.launch(names).result(), strict=True):
+                outcomes[running[name]].take(step)
+            _release_ended(runner, requests, outcomes, running, held, free)
     return outcomes
-
-
-def _step(
-    runner: Runner, rows: Sequence[int], running: dict[int, int], outcomes: list[Outcome]
-) -> None:
-    result = runner.launch(rows).result()
-    for row, token, score, healthy in zip(
-        rows, result.tokens, result.scores, result.healthy, strict=True
-    ):
-        outcome = outcomes[running[row]]
-        outcome.healthy = healthy
-        outcome.tokens.append(token)
-        outcome.scores.append(score)
 
 
 def _release_ended(
@@ -102,13 +126,14 @@ def _release_ended(
     requests: Sequence[Request],
     outcomes: list[Outcome],
     running: dict[int, int],
+    held: dict[int, tuple[int, ...]],
     free: list[int],
 ) -> None:
-    for row, index in list(running.items()):
+    for name, index in list(running.items()):
         if _has_ended(requests[index], outcomes[index], runner.config.eos):
-            del running[row]
-            runner.release([row])
-            free.append(row)
+            del running[name]
+            runner.release([name])
+            free += held.pop(name)
 
 
 def run_alone(runner: Runner, request: Request) -> Outcome:

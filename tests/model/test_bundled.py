@@ -33,7 +33,9 @@ def directions(heldout: list[tuple[str, str]]) -> list[tuple[str, str]]:
 
 
 def sources(model: Model, directions: list[tuple[str, str]]) -> list[tuple[int, ...]]:
-    return [model.tokenizer.encode(text, target) for text, target in directions]
+    others = {"de": "en", "en": "de"}
+    prompts = [model.tokenizer.prompt(text, others[t], t) for text, t in directions]
+    return [prompt.source for prompt in prompts]
 
 
 def translate(model: Model, chosen: list[tuple[int, ...]], **changes: Any) -> list[Outcome]:

@@ -109,7 +109,7 @@ def test_a_vanishing_temperature_takes_the_likeliest(temperature: float, shift: 
     table.occupy(0, options)
     logits = random_logits(seed=4) + shift
 
-    tokens, healthy = choose(logits, [0], [0], table)
+    tokens, healthy = choose(logits, [0], table)
 
     assert tokens.tolist() == logits.argmax(1).tolist()
     assert healthy.tolist() == [True]
@@ -120,11 +120,11 @@ def test_greedy_and_sampling_rows_share_a_batch_and_only_the_unhealthy_one_is_ma
     for row in range(4):
         table.occupy(row, DecodingOptions(max_new_tokens=3, temperature=float(row % 2)))
     logits = random_logits(seed=5, rows=4)
-    clean, _ = choose(logits.clone(), [0, 1, 2, 3], [0, 0, 0, 0], table)
+    clean, _ = choose(logits.clone(), [0, 1, 2, 3], table)
     logits[1, 7] = float("nan")
     logits[2] = float("-inf")
 
-    tokens, healthy = choose(logits, [0, 1, 2, 3], [0, 0, 0, 0], table)
+    tokens, healthy = choose(logits, [0, 1, 2, 3], table)
 
     assert healthy.tolist() == [True, False, False, True]
     assert (tokens[0], tokens[3]) == (clean[0], clean[3])

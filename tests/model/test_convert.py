@@ -18,9 +18,9 @@ TEXT = "How do I get to the station?"
 
 
 def greedy(model: Model, tokens: int = 12) -> list[int]:
-    source = model.tokenizer.encode(TEXT, "de")
-    model.runner.admit([Arrival(0, source, DecodingOptions(max_new_tokens=tokens))])
-    found = [model.runner.launch([0]).result().tokens[0] for _ in range(tokens)]
+    source = model.tokenizer.prompt(TEXT, "en", "de").source
+    model.runner.admit([Arrival((0,), source, DecodingOptions(max_new_tokens=tokens))])
+    found = [model.runner.launch([0]).result()[0].tokens[0] for _ in range(tokens)]
     model.runner.release([0])
     return found
 

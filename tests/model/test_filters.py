@@ -50,7 +50,7 @@ def table_of(histories: dict[int, list[int]], options: dict[int, DecodingOptions
     for row, history in histories.items():
         table.occupy(row, options[row])
         for token in history:
-            table.append(torch.tensor([row]), torch.tensor([token]))
+            table.append([row], [token])
     return table
 
 

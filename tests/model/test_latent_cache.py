@@ -113,8 +113,8 @@ def test_the_runner_encodes_a_source_once_while_any_row_reads_it() -> None:
     options = DecodingOptions(max_new_tokens=3)
     first, second = (5, 6, 0), (7, 0)
 
-    runner.admit([Arrival(0, first, options), Arrival(1, second, options)])
-    runner.admit([Arrival(2, first, options), Arrival(3, first, options)])
+    runner.admit([Arrival((0,), first, options), Arrival((1,), second, options)])
+    runner.admit([Arrival((2,), first, options), Arrival((3,), first, options)])
 
     assert runner.latents.misses == 2
     assert "4/4 rows, 2/4 sources" in repr(runner)

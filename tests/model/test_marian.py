@@ -36,6 +36,8 @@ def test_logits_of_a_random_checkpoint_equal_the_reference(
 
     with torch.inference_mode():
         theirs = reference.eval()(input_ids=source, decoder_input_ids=target).logits
-        ours = load(folder, slots=1).runner.network(source, torch.tensor([30]), target)
+        ours = load(folder, slots=1, precision="float32").runner.network(
+            source, torch.tensor([30]), target
+        )
 
     torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-3)

@@ -33,17 +33,14 @@ def sources(count: int, length: int = 12) -> list[tuple[int, ...]]:
 
 
 def admit(subject: Runner, chosen: Sequence[tuple[int, ...]]) -> None:
-    subject.admit([Arrival(row, source, OPTIONS) for row, source in enumerate(chosen)])
+    subject.admit([Arrival((row,), source, OPTIONS) for row, source in enumerate(chosen)])
 
 
 def steps(subject: Runner, rows: Sequence[int], count: int = 8) -> dict[int, Outcome]:
     outcomes = {row: Outcome() for row in rows}
     for _ in range(count):
-        result = subject.launch(rows).result()
-        for index, row in enumerate(rows):
-            outcomes[row].tokens.append(result.tokens[index])
-            outcomes[row].scores.append(result.scores[index])
-            outcomes[row].healthy &= result.healthy[index]
+        for row, step in zip(rows, subject.launch(rows).result(), strict=True):
+            outcomes[row].take(step)
     return outcomes
 
 
@@ -59,7 +56,7 @@ def test_a_poisoned_source_takes_only_its_own_row(bad: int, temperature: float) 
     poisoned = (*clean[bad][:-2], POISON, EOS)
     mixed = [*clean[:bad], poisoned, *clean[bad + 1 :]]
     subject = runner(poisonous_network())
-    subject.admit([Arrival(row, source, options) for row, source in enumerate(mixed)])
+    subject.admit([Arrival((row,), source, options) for row, source in enumerate(mixed)])
 
     outcomes = steps(subject, range(6))
 
@@ -71,7 +68,7 @@ def test_a_poisoned_source_takes_only_its_own_row(bad: int, temperature: float) 
 
 def test_what_a_poisoned_row_held_harms_nobody_after_it() -> None:
     subject = runner(poisonous_network(), rows=1)
-    subject.admit([Arrival(0, (*sources(1, 39)[0], POISON), OPTIONS)])
+    subject.admit([Arrival((0,), (*sources(1, 39)[0], POISON), OPTIONS)])
     assert not steps(subject, [0], 3)[0].healthy
     subject.release([0])
 
@@ -83,7 +80,8 @@ def test_what_a_poisoned_row_held_harms_nobody_after_it() -> None:
 
 def test_a_row_that_turns_bad_at_a_late_position_is_wiped_for_the_next_one() -> None:
     network = tiny_network()
-    network.positions[20] = float("nan")
+    assert network.decoder_positions is not None
+    network.decoder_positions.weight[20] = float("nan")
     subject = runner(network, rows=2)
     first, second = sources(2)
     admit(subject, [first, second])
@@ -93,7 +91,7 @@ def test_a_row_that_turns_bad_at_a_late_position_is_wiped_for_the_next_one() -> 
 
     subject.release([0])
     third = sources(3)[2]
-    subject.admit([Arrival(0, third, OPTIONS)])
+    subject.admit([Arrival((0,), third, OPTIONS)])
     outcomes = steps(subject, [1, 0], 7)
 
     assert late[1].tokens + outcomes[1].tokens == alone(network, second).tokens
@@ -103,7 +101,7 @@ def test_a_row_that_turns_bad_at_a_late_position_is_wiped_for_the_next_one() -> 
 
 def test_a_poisoned_source_that_never_ran_harms_nobody_after_it() -> None:
     subject = runner(poisonous_network(), rows=1)
-    subject.admit([Arrival(0, (*sources(1, 20)[0], POISON), OPTIONS)])
+    subject.admit([Arrival((0,), (*sources(1, 20)[0], POISON), OPTIONS)])
     subject.release([0])
 
     reused = run_alone(subject, Request(sources(1, 5)[0], OPTIONS))
@@ -116,9 +114,9 @@ def test_a_source_of_impossible_length_is_refused_and_the_others_enter_alone(len
     subject = runner(tiny_network())
     first, second = sources(2)
     arrivals = [
-        Arrival(0, first, OPTIONS),
-        Arrival(1, (5,) * length, OPTIONS),
-        Arrival(2, second, OPTIONS),
+        Arrival((0,), first, OPTIONS),
+        Arrival((1,), (5,) * length, OPTIONS),
+        Arrival((2,), second, OPTIONS),
     ]
 
     with pytest.raises(ValueError, match=f"a source of {length} tokens; at most 512"):
@@ -150,8 +148,14 @@ class Flaky(EncoderDecoder):
             raise RuntimeError("out of memory")
         return super().source_keys_values(latents)
 
-    def decode(self, tokens: Tensor, positions: Tensor, memory: Memory) -> Tensor:
-        logits = super().decode(tokens, positions, memory)
+    def decode(
+        self,
+        tokens: Tensor,
+        positions: Tensor,
+        memory: Memory,
+        attention: list[Tensor] | None = None,
+    ) -> Tensor:
+        logits = super().decode(tokens, positions, memory, attention)
         if self.breaks_decode:
             raise RuntimeError("out of memory")
         return logits
@@ -170,10 +174,10 @@ def test_an_encoder_that_raises_for_one_source_admits_the_others_alone() -> None
     good, other = sources(2)
     bad = (POISON, *other[1:])
     with pytest.raises(RuntimeError, match="out of memory"):
-        subject.admit([Arrival(0, good, OPTIONS), Arrival(1, bad, OPTIONS)])
+        subject.admit([Arrival((0,), good, OPTIONS), Arrival((1,), bad, OPTIONS)])
     assert "0/8 rows, 0/8 sources" in repr(subject)
 
-    subject.admit([Arrival(0, good, OPTIONS)])
+    subject.admit([Arrival((0,), good, OPTIONS)])
 
     assert steps(subject, [0])[0] == alone(tiny_network(), good)
 
@@ -183,15 +187,15 @@ def test_a_projection_that_raises_loses_no_source_slot_and_disturbs_no_row() -> 
     subject = runner(network, rows=3)
     running, small = sources(2, length=6)
     large = sources(1, length=16)[0]
-    subject.admit([Arrival(0, running, OPTIONS)])
+    subject.admit([Arrival((0,), running, OPTIONS)])
     before = steps(subject, [0], 4)[0]
     network.breaks_project = True
     for _ in range(10):
         with pytest.raises(RuntimeError, match="out of memory"):
-            subject.admit([Arrival(1, small, OPTIONS), Arrival(2, large, OPTIONS)])
+            subject.admit([Arrival((1,), small, OPTIONS), Arrival((2,), large, OPTIONS)])
     network.breaks_project = False
 
-    subject.admit([Arrival(1, small, OPTIONS), Arrival(2, large, OPTIONS)])
+    subject.admit([Arrival((1,), small, OPTIONS), Arrival((2,), large, OPTIONS)])
     after = steps(subject, [2, 0, 1], 4)
 
     assert before.tokens + after[0].tokens == alone(network, running).tokens
@@ -207,9 +211,9 @@ def test_a_poisoned_source_of_a_refused_admission_harms_nobody_after_it() -> Non
     subject = runner(network, rows=2)
     poisoned, large = (*sources(1, 7)[0], POISON), sources(1, length=16)[0]
     with pytest.raises(RuntimeError, match="out of memory"):
-        subject.admit([Arrival(0, poisoned, OPTIONS), Arrival(1, large, OPTIONS)])
+        subject.admit([Arrival((0,), poisoned, OPTIONS), Arrival((1,), large, OPTIONS)])
 
-    subject.admit([Arrival(row, source, OPTIONS) for row, source in enumerate(sources(2, 4))])
+    subject.admit([Arrival((row,), source, OPTIONS) for row, source in enumerate(sources(2, 4))])
 
     assert all(outcome.healthy for outcome in steps(subject, [0, 1]).values())
 
@@ -235,9 +239,9 @@ def test_a_row_beyond_its_capacity_raises_and_leaves_its_neighbour_as_it_was() -
     network = tiny_network()
     subject = runner(network, rows=2, max_target=10)
     first, second = sources(2)
-    subject.admit([Arrival(0, first, OPTIONS)])
+    subject.admit([Arrival((0,), first, OPTIONS)])
     steps(subject, [0], 10)
-    subject.admit([Arrival(1, second, OPTIONS)])
+    subject.admit([Arrival((1,), second, OPTIONS)])
     with pytest.raises((IndexError, ValueError, RuntimeError)):
         subject.launch([0, 1])
 
@@ -252,7 +256,7 @@ def test_options_that_cannot_be_held_leave_no_row_behind() -> None:
 
     def admit_huge() -> None:  # it may be refused here or at the options
         huge = DecodingOptions(max_new_tokens=2**70, min_new_tokens=2**70)
-        subject.admit([Arrival(0, first, OPTIONS), Arrival(1, second, huge)])
+        subject.admit([Arrival((0,), first, OPTIONS), Arrival((1,), second, huge)])
 
     with pytest.raises((OverflowError, ValueError, RuntimeError)):
         admit_huge()

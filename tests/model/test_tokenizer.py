@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 from transformers import MarianTokenizer
 
-from model import BUNDLED, Tokenizer
+from model import BUNDLED, Tokenizer, UnknownDirection
 from model.checkpoint import Checkpoint
+from model.tokenizer import open_tokenizer as open_any
 
 REAL = Path(__file__).parents[3] / "shared" / "ckpt" / "marian-fr-en"
 REFERENCES = pytest.mark.parametrize("folder", [BUNDLED, REAL], ids=["bundled", "marian-fr-en"])
@@ -55,7 +56,7 @@ def open_tokenizer(folder: Path) -> Tokenizer:
         pytest.skip(f"{folder} is not on this machine")
     checkpoint = Checkpoint(folder)
     vocabulary, eos = checkpoint.config["vocab_size"], checkpoint.config["eos_token_id"]
-    return Tokenizer.open(checkpoint, vocabulary=vocabulary, eos=eos)
+    return open_any(checkpoint, architecture="marian", vocabulary=vocabulary, eos=eos)
 
 
 def open_reference(folder: Path) -> Any:
@@ -158,23 +159,32 @@ def test_special_tokens_in_data_are_characters(
     special = {pieces[token] for token in ("</s>", "<unk>", "<pad>", ">>de<<", ">>en<<")}
 
     for text in ("a</s>b", "</s>", ">>fra<< x", ">>en<< x", "<pad>", "<unk> y"):
-        code, *ids, end = tokenizer.encode(text, "de")
+        code, *ids, end = tokenizer.prompt(text, "en", "de").source
 
         assert (code, end) == (pieces[">>de<<"], pieces["</s>"])
         assert not special & set(ids)
         assert tokenizer.decode(ids) == text
 
 
-def test_data_without_a_target_gets_no_language_token(tokenizer: Tokenizer) -> None:
-    assert tokenizer.encode("Hello.") == tokenizer.encode("Hello.", "de")[1:]
-    assert tokenizer.target_codes == {"de", "en"}
+def test_the_directions_are_those_of_the_files(tokenizer: Tokenizer) -> None:
+    assert tokenizer.targets == {"en": ("de",), "de": ("en",)}
+    assert tokenizer.prompt("Hi.", "en", "de").source[1:] == tokenizer.encode_raw("Hi.")
+    with pytest.raises(UnknownDirection, match="en to fr is not supported"):
+        tokenizer.prompt("Hello.", "en", "fr")
+
+
+def test_a_bilingual_model_gets_no_language_token() -> None:
+    bilingual = open_tokenizer(REAL)
+
+    assert bilingual.targets == {"fr": ("en",)}
+    assert bilingual.prompt("Bonjour.", "fr", "en").source == bilingual.encode_raw("Bonjour.")
 
 
 def test_held_out_sentences_survive_a_round_trip_delta_by_delta(
     tokenizer: Tokenizer, heldout: list[tuple[str, str]]
 ) -> None:
     for sentence in (sentence for pair in heldout[:400] for sentence in pair):
-        ids = tokenizer.encode(sentence)
+        ids = tokenizer.encode_target(sentence)
         deltas = streamed(tokenizer, ids)
 
         assert "".join(deltas) == tokenizer.decode(ids)
@@ -184,9 +194,9 @@ def test_held_out_sentences_survive_a_round_trip_delta_by_delta(
 
 @pytest.mark.parametrize("text", ["🙂", "a👩‍👩‍👧b", "日本語", "naïve 👍🏽 ok", "e\u0301ẞ"])
 def test_no_delta_ends_within_a_character(tokenizer: Tokenizer, text: str) -> None:
-    deltas = streamed(tokenizer, tokenizer.encode(text))
+    deltas = streamed(tokenizer, tokenizer.encode_target(text))
 
-    assert "".join(deltas) == tokenizer.decode(tokenizer.encode(text))
+    assert "".join(deltas) == tokenizer.decode(tokenizer.encode_target(text))
     assert not any("\ufffd" in delta for delta in deltas)
 
 

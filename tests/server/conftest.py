@@ -8,7 +8,7 @@ from tests.server.live import Live, serve
 
 @pytest.fixture(scope="session")
 def bundled() -> Model:
-    return load(BUNDLED)
+    return load(BUNDLED, precision="float32")
 
 
 @pytest.fixture(scope="module")

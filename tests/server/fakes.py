@@ -4,7 +4,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
-from model import Arrival, StepResult
+from model import Arrival, Step
 
 EOS = 0
 
@@ -18,9 +18,9 @@ class FakeLatents:
 
 @dataclass(frozen=True)
 class FakePending:
-    _result: StepResult
+    _result: list[Step]
 
-    def result(self) -> StepResult:
+    def result(self) -> list[Step]:
         return self._result
 
 
@@ -47,8 +47,8 @@ class EchoRunner:
     def admit(self, arrivals: Sequence[Arrival]) -> None:
         self._count("admit", [token for a in arrivals for token in a.source])
         for arrival in arrivals:
-            assert arrival.row not in self.rows, "a row was given out twice"
-            self.rows[arrival.row] = [*arrival.source]
+            assert arrival.rows[0] not in self.rows, "a row was given out twice"
+            self.rows[arrival.rows[0]] = [*arrival.source]
             self.latents.misses += 1
 
     def launch(self, rows: Sequence[int]) -> FakePending:
@@ -58,8 +58,12 @@ class EchoRunner:
         self.steps.append(len(rows))
         for row in rows:
             del self.rows[row][0]
-        healthy = [token not in self.sick for token in tokens]
-        return FakePending(StepResult(tokens, [-float(t) for t in tokens], healthy))
+        return FakePending([self._step(token) for token in tokens])
+
+    def _step(self, token: int) -> Step:
+        if token in self.sick:
+            return Step(is_healthy=False)
+        return Step((token,), (-float(token),))
 
     def release(self, rows: Sequence[int]) -> None:
         for row in rows:

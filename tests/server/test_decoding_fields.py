@@ -3,13 +3,13 @@ from typing import Any
 import pytest
 
 from model import DecodingOptions
-from server.decoding_fields import DecodingFields
+from server.decoding_fields import DecodingFields, Demand
 from server.errors import InvalidRequest
 
 
 def options(sent: dict[str, Any], defaults: dict[str, Any] | None = None) -> DecodingOptions:
     fields = DecodingFields(**sent).verified(defaults or {}, 100)
-    return fields.options(source_tokens=10, limit=100, defaults=defaults or {}, wants_scores=False)
+    return fields.options(Demand(source_tokens=10), limit=100, defaults=defaults or {})
 
 
 @pytest.mark.parametrize(
@@ -75,7 +75,11 @@ def test_without_a_seed_each_request_draws_its_own() -> None:
 @pytest.mark.parametrize(
     ("sent", "sentence"),
     [
-        ({"num_beams": 2}, "num_beams above 1 is not supported yet"),
+        ({"num_beams": 0}, "num_beams must be between 1 and 64"),
+        ({"num_beams": 4, "temperature": 0.5}, "send only one of them"),
+        ({"num_beams": 4, "num_return_sequences": 5}, "between 1 and num_beams"),
+        ({"num_beams": 4, "num_return_sequences": 2, "stop": "."}, "leave out num_return"),
+        ({"num_beams": 4, "length_penalty": 11}, "length_penalty must be between"),
         ({"max_new_tokens": 101}, "at most 100"),
         ({"do_sample": True, "temperature": 0}, "do_sample needs a temperature above 0"),
         ({"temperature": -0.1}, "must not be negative"),
@@ -86,3 +90,42 @@ def test_without_a_seed_each_request_draws_its_own() -> None:
 def test_contradictions_are_refused(sent: dict[str, Any], sentence: str) -> None:
     with pytest.raises(InvalidRequest, match=sentence):
         options(sent)
+
+
+@pytest.mark.parametrize("name", ["length_penalty", "early_stopping", "num_return_sequences"])
+def test_what_only_beam_search_reads_is_refused_without_it(name: str) -> None:
+    with pytest.raises(InvalidRequest, match=f"{name} has no effect without beam search"):
+        options({name: 2 if name == "num_return_sequences" else True})
+
+
+def test_the_models_own_beams_are_searched_unless_a_request_says_otherwise() -> None:
+    defaults = {"num_beams": 6, "length_penalty": 2.0, "early_stopping": True}
+
+    searched = options({}, defaults)
+    assert (searched.num_beams, searched.length_penalty, searched.early_stopping) == (6, 2.0, True)
+    assert options({"num_beams": 1}, defaults).num_beams == 1
+    assert options({"num_beams": 2}, defaults).length_penalty == 2.0
+    assert options({"temperature": 0.5}, defaults).num_beams == 1
+
+
+def test_the_models_own_lengths_hold_unless_a_request_says_otherwise() -> None:
+    defaults = {"max_new_tokens": 60, "min_new_tokens": 20}
+
+    assert options({}, defaults).max_new_tokens == 60
+    assert options({"max_new_tokens": 70}, defaults).max_new_tokens == 70
+    assert options({"max_new_tokens": 9}, defaults).min_new_tokens == 9
+    assert options({"min_new_tokens": 0}, defaults).min_new_tokens == 0
+
+
+def test_forced_tokens_of_the_model_yield_to_what_a_request_needs() -> None:
+    defaults = {"forced_bos_token_id": 4, "forced_eos_token_id": 2}
+    fields = DecodingFields()
+
+    def chosen(**demand: Any) -> DecodingOptions:
+        return fields.options(Demand(**demand), limit=100, defaults=defaults)
+
+    assert (chosen().forced_bos, chosen().forced_eos) == (4, 2)
+    assert chosen(forced_bos=7).forced_bos == 7
+    assert chosen(target_prefix=(1,) * 80).max_new_tokens == 20
+    with pytest.raises(InvalidRequest, match="leaves no room"):
+        chosen(target_prefix=(1,) * 100)

@@ -124,7 +124,8 @@ def test_a_signal_loses_nothing_that_was_accepted_and_the_exit_code_is_0(
         plain = [clients.submit(post, process.url, q=texts) for _ in range(2)]
         sent = ["I am tired."] * 2 + texts * 2
         wait_for_source_tokens(
-            process.url, sum(len(bundled.tokenizer.encode(text, "de")) for text in sent)
+            process.url,
+            sum(len(bundled.tokenizer.prompt(text, "en", "de").source) for text in sent),
         )
 
         process.popen.send_signal(number)

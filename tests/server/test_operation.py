@@ -136,7 +136,8 @@ def test_a_full_queue_refuses_with_429_and_an_idle_server_never_does(bundled: Mo
 
 
 def _request(model: Model) -> Request:
-    return Request(model.tokenizer.encode("I am tired.", "de"), DecodingOptions(max_new_tokens=9))
+    prompt = model.tokenizer.prompt("I am tired.", "en", "de")
+    return Request(prompt.source, DecodingOptions(max_new_tokens=9))
 
 
 def test_a_dead_engine_fails_liveness_so_that_the_process_is_replaced(bundled: Model) -> None:

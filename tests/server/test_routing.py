@@ -18,12 +18,12 @@ from server.errors import (
     UnsupportedLanguage,
 )
 from server.metrics import Metrics
-from server.reading import Result
+from server.results import Result
 from server.routing import prepare
 from server.serving import Serving
 from server.settings import Settings
 from server.text.languages import LanguageDetector
-from server.translator import Translator
+from server.translator import Translator, Wishes
 from tests.server.fakes import EchoRunner
 from tests.server.test_translator import build, card
 
@@ -73,7 +73,7 @@ async def translate(
     serving: Serving, texts: Sequence[str], source: str, target: str, model: str | None = None
 ) -> tuple[str, list[Result]]:
     translation = await prepare(
-        serving, texts, source, target, DecodingFields(), model=model, timeout_s=30
+        serving, texts, source, target, DecodingFields(), Wishes(), model=model, timeout_s=30
     )
     async with translation:
         return translation.models, await translation.collect()
@@ -261,7 +261,7 @@ def test_a_translator_refuses_a_pair_that_is_not_its_own(run: Callable[..., Any]
         assert not serving.translators["first"].covers("en", "fr")
         with pytest.raises(UnsupportedLanguage, match="first does not translate fr to en"):
             await serving.translators["first"].translate(
-                ["a"], "fr", "en", DecodingFields(), timeout_s=1
+                ["a"], "fr", "en", DecodingFields(), Wishes(), timeout_s=1
             )
 
     run({"first": EN_DE}, work)

@@ -2,9 +2,9 @@ from collections.abc import Iterable
 
 import pytest
 
-from model import DecodingOptions
+from model import DecodingOptions, Step
 from server.generation import Finish, Generation
-from server.scheduler import Scheduler, Token
+from server.scheduler import Scheduler
 
 EOS = 0
 
@@ -31,7 +31,7 @@ def scheduler(*waiting: Generation, slots: int = 2, budget: int = 1000) -> Sched
 
 
 def step(subject: Scheduler, tokens: dict[int, int], now: float = 1.0) -> list[Generation]:
-    return subject.commit([Token(s, t, -0.5, True) for s, t in tokens.items()], now)
+    return subject.commit([(s, Step((t,), (-0.5,))) for s, t in tokens.items()], now)
 
 
 def ids(generations: Iterable[Generation]) -> list[int]:
@@ -69,7 +69,7 @@ def test_what_a_token_does_to_a_running_generation(
     subject = scheduler(only := generation(1, length=length))
     ((slot, _),) = subject.admit(0.0).items()
 
-    assert subject.commit([Token(slot, token, -0.5, is_healthy)], 1.0) == [only]
+    assert subject.commit([(slot, Step((token,), (-0.5,), is_healthy=is_healthy))], 1.0) == [only]
 
     assert only.finish is finish
     assert only.target == target
@@ -80,8 +80,8 @@ def test_scores_follow_tokens_and_the_first_token_is_timed() -> None:
     subject = scheduler(only := generation(1))
     subject.admit(0.5)
 
-    subject.commit([Token(0, 7, -0.25, True)], 2.0)
-    subject.commit([Token(0, 8, -0.75, True)], 3.0)
+    subject.commit([(0, Step((7,), (-0.25,)))], 2.0)
+    subject.commit([(0, Step((8,), (-0.75,)))], 3.0)
 
     assert (only.target, only.scores) == ([7, 8], [-0.25, -0.75])
     assert (only.admitted_at, only.first_token_at) == (0.5, 2.0)
@@ -95,7 +95,7 @@ def test_cancelling_ends_what_runs_and_what_waits(is_running: bool) -> None:
     assert subject.cancel([2]) == [given_up]
 
     assert given_up.finish is Finish.CANCELLED
-    assert subject.reclaim() == ([given_up.slot] if is_running else [])
+    assert subject.reclaim() == ([given_up.slots[0]] if is_running else [])
     assert repr(subject) == f"<Scheduler 1 running, 0 waiting, {int(is_running)} free>"
     assert subject.cancel([2]) == []
 

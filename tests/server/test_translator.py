@@ -1,40 +1,60 @@
 """The Translator's own decisions, with a model that repeats its source."""
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import pytest
 from prometheus_client import CollectorRegistry
 
-from model import Card, DecodingOptions, Detokenizer, Tokenizer
+from model import Card, DecodingOptions, Detokenizer, Prompt
+from model.detokenizer import MetaspaceJoiner
+from model.tokenizers.contract import joined
 from server.decoding_fields import DecodingFields
 from server.engine import Engine
 from server.errors import GenerationFailed, TooLarge, UnsupportedLanguage
 from server.messages import Request, Update
 from server.metrics import Metrics
-from server.reading import WINDOW, Delta, Result
+from server.reading import WINDOW, Delta
+from server.results import Result
 from server.scheduler import Scheduler
-from server.translator import Translator
+from server.translator import Translator, Wishes
 from tests.server.fakes import EOS, EchoRunner
 
 LETTERS = ["", *"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ .,!?äöü"]
 
 
-class Letters(Tokenizer):
+class Letters:
     """One token a character: what is generated reads as what was sent."""
 
-    def __init__(self) -> None:
-        pass
+    targets: Mapping[str, tuple[str, ...]] = MappingProxyType({})
+    aliases: Mapping[str, str] = MappingProxyType({})
 
-    def encode(self, text: str, target: str | None = None) -> tuple[int, ...]:
-        return (*[LETTERS.index(letter) for letter in text], EOS)
+    def prompt(self, text: str, source: str, target: str) -> Prompt:
+        return Prompt(self.encode_raw(text))
 
     def encode_raw(self, text: str) -> tuple[int, ...]:
-        return self.encode(text)
+        return (*[LETTERS.index(letter) for letter in text], EOS)
+
+    def encode_target(self, text: str) -> tuple[int, ...]:
+        return self.encode_raw(text)[:-1]
+
+    def token_id(self, token: str) -> int | None:
+        return LETTERS.index(token)
+
+    def decode(self, ids: Iterable[int]) -> str:
+        return joined(self.detokenizer(), ids)
 
     def detokenizer(self) -> Detokenizer:
-        return Detokenizer(LETTERS, frozenset({EOS}))
+        joiner = MetaspaceJoiner(LETTERS.__getitem__, frozenset({EOS}), trims=False)
+        return Detokenizer(joiner, strips=True)
+
+    def source_token(self, token: int) -> str:
+        return LETTERS[token]
+
+    def target_token(self, token: int) -> str:
+        return LETTERS[token]
 
     def is_special(self, token: int) -> bool:
         return token == EOS
@@ -44,12 +64,16 @@ def card(**changes: Any) -> Card:
     values: dict[str, Any] = {
         "name": "echo",
         "architecture": "echo",
+        "precision": "float32",
         "parameters": 0,
+        "vocabulary": len(LETTERS),
+        "decoder_layers": 2,
         "max_source": 60,
         "max_target": 60,
         "defaults": {},
         "targets": {"en": ("de",), "de": ("en",)},
-        "has_target_token": False,
+        "aliases": {"eng": "en"},
+        "source": "nowhere",
     }
     return Card(**values | changes)
 
@@ -68,7 +92,7 @@ def translated(
         translator.engine.start()
         try:
             reading = await translator.translate(
-                texts, source, "de", DecodingFields(**fields), timeout_s=30
+                texts, source, "de", DecodingFields(**fields), Wishes(streams=True), timeout_s=30
             )
             async with reading:
                 deltas = [delta async for delta in reading.deltas()]
@@ -165,7 +189,9 @@ def test_what_cannot_be_served_is_refused_before_it_is_submitted(
     async def run() -> None:
         translator = build(EchoRunner())
         with pytest.raises(error):
-            await translator.translate(texts, source, target, DecodingFields(), timeout_s=30)
+            await translator.translate(
+                texts, source, target, DecodingFields(), Wishes(), timeout_s=30
+            )
         assert translator.engine.held == 0
 
     asyncio.run(run())
@@ -177,7 +203,7 @@ def test_a_consumer_that_is_behind_gets_its_tokens_in_one_delta() -> None:
         translator.engine.start()
         try:
             reading = await translator.translate(
-                ["Hello world"], "en", "de", DecodingFields(), timeout_s=30, streams=True
+                ["Hello world"], "en", "de", DecodingFields(), Wishes(streams=True), timeout_s=30
             )
             async with reading:
                 while translator.engine.held:
@@ -210,7 +236,7 @@ def test_a_document_enters_the_engine_in_windows() -> None:
         try:
             translator._max_characters = 10_000
             reading = await translator.translate(
-                ["ab\n" * 2000], "en", "de", DecodingFields(), timeout_s=60
+                ["ab\n" * 2000], "en", "de", DecodingFields(), Wishes(), timeout_s=60
             )
             async with reading:
                 return (await reading.collect())[0].text
@@ -230,7 +256,7 @@ def test_leaving_early_cancels_what_is_unfinished() -> None:
         try:
             runner.may_step.clear()
             reading = await translator.translate(
-                ["Hello world"], "en", "de", DecodingFields(), timeout_s=30
+                ["Hello world"], "en", "de", DecodingFields(), Wishes(), timeout_s=30
             )
             async with reading:
                 assert translator.engine.held == 1

@@ -105,7 +105,7 @@ def test_what_is_exported_loads_and_its_padding_stays_zero(
     with trained.average.in_place_of(trained.model):
         export(trained.model, serialised, ids, tmp_path / "made")
 
-    model = load(tmp_path / "made", slots=8)
+    model = load(tmp_path / "made", slots=8, precision="float32")
 
     assert model.card.targets == {"de": ("en",), "en": ("de",)}
     embedding = model.runner.network.embedding.weight

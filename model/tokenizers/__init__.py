@@ -1,0 +1,1 @@
+"""One module for each way that a vocabulary is stored."""

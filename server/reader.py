@@ -1,0 +1,170 @@
+"""One generation as its reader sees it: updates in, text that is certain out."""
+
+import asyncio
+from dataclasses import dataclass, field
+
+from model import Detokenizer, Hypothesis, Tokenizer
+from server.errors import DeadlineExceeded, GenerationFailed, ServiceError
+from server.generation import Finish
+from server.messages import Request, Timings, Update
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """One generated token and the text that became certain with it."""
+
+    id: int
+    text: str
+    score: float
+    is_special: bool
+    alignment: tuple[float, ...] = ()  # over the segment's source tokens
+
+
+@dataclass(frozen=True, slots=True)
+class Variant:
+    """Another text for the same source; the score is the sum of its segments'."""
+
+    text: str
+    score: float
+    finish: str
+
+
+@dataclass(frozen=True, slots=True)
+class Aligned:
+    """How one segment's target tokens look at its source tokens, both as the vocabulary has them.
+
+    `weights` has a row for each target token.
+    """
+
+    source: tuple[str, ...]
+    target: tuple[str, ...]
+    weights: tuple[tuple[float, ...], ...]
+
+
+@dataclass(slots=True, eq=False)
+class Reader:
+    """The translator's side of one generation: what has arrived and how it reads as text.
+
+    A document has many that have not begun: what only a begun one needs is made when it begins.
+    """
+
+    request: Request
+    others: "Reader | None" = None  # the same source's alternatives
+    text: str = ""
+    tokens: list[Token] = field(default_factory=list)
+    finish: str | None = None  # stop, length or stop_string
+    error: ServiceError | None = None
+    timings: Timings | None = None
+    variants: tuple[Variant, ...] = ()
+    aligned: Aligned | None = None  # where alignments were asked for, at the end
+    preview: str | None = None  # new since it was taken
+    _detokenizer: Detokenizer | None = None
+    _waiter: asyncio.Future[None] | None = None
+    _shown: int = 0  # characters of `text` that were taken
+    _shown_tokens: int = 0
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing more will be read."""
+        return self.finish is not None or self.error is not None
+
+    async def news(self) -> None:
+        """Wait for the next update, or return at once if there is something to take."""
+        has_news = self._shown_tokens < len(self.tokens) or self.preview is not None
+        if not self.is_over and not has_news:
+            self._waiter = asyncio.get_running_loop().create_future()
+            await self._waiter
+
+    async def end(self) -> None:
+        """Wait until it is over; raises `error`."""
+        while not self.is_over:
+            await self.news()
+            self.take()
+        self.take()
+
+    def receive(self, update: Update, tokenizer: Tokenizer) -> None:
+        """Read an update; whoever waits is woken."""
+        detokenizer = self._detokenizer or self._begun(tokenizer)
+        aligned = update.alignments or ((),) * len(update.tokens)
+        for token, score, alignment in zip(update.tokens, update.scores, aligned, strict=True):
+            text = detokenizer.push(token)
+            self._extend(text)
+            is_special = tokenizer.is_special(token)
+            self.tokens.append(Token(token, text, score, is_special, alignment))
+            if self.is_over:
+                break
+        if update.finish is not None and not self.is_over:
+            self._extend(detokenizer.finish())
+            self._end(update.finish)
+        if update.preview and not self.is_over:
+            self.preview = self._previewed(update.preview, tokenizer)
+        if update.finish is not None and self.request.options.alignments is not None:
+            self.aligned = self._aligned(tokenizer)
+        self.variants = tuple(self._variant(each, tokenizer) for each in update.hypotheses)
+        self.timings = update.timings
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    def _begun(self, tokenizer: Tokenizer) -> Detokenizer:
+        """Begin the text with the target's prefix."""
+        self._detokenizer = tokenizer.detokenizer()
+        for token in self.request.options.target_prefix:
+            self._extend(self._detokenizer.push(token))
+        return self._detokenizer
+
+    def _previewed(self, tokens: tuple[int, ...], tokenizer: Tokenizer) -> str:
+        """Return what `tokens` would add to the certain text."""
+        certain = (*self.request.options.target_prefix, *(token.id for token in self.tokens))
+        return tokenizer.decode((*certain, *tokens))[len(self.text) :]
+
+    def _aligned(self, tokenizer: Tokenizer) -> Aligned:
+        return Aligned(
+            tuple(map(tokenizer.source_token, self.request.source)),
+            tuple(tokenizer.target_token(token.id) for token in self.tokens),
+            tuple(token.alignment for token in self.tokens),
+        )
+
+    def _variant(self, hypothesis: Hypothesis, tokenizer: Tokenizer) -> Variant:
+        tokens = (*self.request.options.target_prefix, *hypothesis.tokens)
+        return Variant(tokenizer.decode(tokens), hypothesis.score, hypothesis.finish)
+
+    def take(self) -> tuple[str, tuple[Token, ...]]:
+        """Return the certain text and the tokens that were not taken before; raises `error`."""
+        self.preview = None
+        if self.error is not None:
+            raise self.error
+        certain = max(self._shown, len(self.text) - self._may_become_a_stop())
+        text, tokens = self.text[self._shown : certain], self.tokens[self._shown_tokens :]
+        self._shown, self._shown_tokens = certain, len(self.tokens)
+        return text, tuple(tokens)
+
+    def _extend(self, text: str) -> None:
+        start = len(self.text)
+        self.text += text
+        stops = self.request.options.stop
+        longest = max(map(len, stops), default=1)
+        found = [i for s in stops if (i := self.text.find(s, max(0, start - longest + 1))) >= 0]
+        if found:
+            self.text, self.finish = self.text[: min(found)], "stop_string"
+
+    def _end(self, finish: Finish) -> None:
+        if self.is_over:  # the last piece of text brought a stop string
+            return
+        if finish is Finish.TIMEOUT:
+            self.error = DeadlineExceeded("the request did not finish within its time")
+        elif finish in (Finish.STOP, Finish.LENGTH):
+            self.finish = finish.value
+        else:
+            self.error = GenerationFailed("the model failed on this request, not on others")
+
+    def _may_become_a_stop(self) -> int:
+        """Return how many characters at the end may be the beginning of a stop string."""
+        if self.finish is not None:
+            return 0
+        return max((_overlap(self.text, stop) for stop in self.request.options.stop), default=0)
+
+
+def _overlap(text: str, stop: str) -> int:
+    """Return the length of the longest end of `text` that begins `stop`, all of it excluded."""
+    sizes = range(min(len(stop) - 1, len(text)), 0, -1)
+    return next((size for size in sizes if text.endswith(stop[:size])), 0)
