@@ -11,7 +11,7 @@ from typing import Any, Literal
 import torch
 
 from model.backends import cpu
-from model.building import build, generation_defaults, model_config
+from model.building import build, default_precision, generation_defaults, model_config
 from model.checkpoint import Checkpoint, CheckpointError
 from model.config import ModelConfig, UnsupportedModel
 from model.decoding.options import DecodingOptions
@@ -123,8 +123,6 @@ def load(
         UnsupportedModel: the checkpoint needs something that is not served exactly, or the device
             cannot do the precision.
     """
-    if precision == "int8":
-        raise UnsupportedModel("precision int8 is not supported yet; use float32 or bfloat16")
     checkpoint = Checkpoint(folder)
     config = model_config(checkpoint)
     tokenizer = _tokenizer(checkpoint, config)
@@ -192,7 +190,7 @@ def _precision(device: str, precision: Precision, config: ModelConfig) -> str:
     """Return the precision to use; raises UnsupportedModel where the device lacks it."""
     is_cpu = torch.device(device).type == "cpu"
     if precision == "auto" and not is_cpu:
-        return "float16" if config.is_float16_safe else "bfloat16"
+        return default_precision(device, config)
     if precision == "auto" and not cpu.activation_steps():
         logger.warning("this CPU, or this build of PyTorch, cannot do int8: using float32")
         return "float32"

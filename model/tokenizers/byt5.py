@@ -69,6 +69,15 @@ class ByT5Tokenizer:
         byte = ord(token) + _OFFSET if len(token) == 1 and ord(token) < _BYTES else None
         return self._added.ids.get(token, byte)
 
+    def source_token(self, token: int) -> str:
+        """Return the vocabulary's entry of a source id."""
+        name = chr(token - _OFFSET) if _OFFSET <= token < _BYTES + _OFFSET else ""
+        return self._added.texts.get(token, name)
+
+    def target_token(self, token: int) -> str:
+        """Return the vocabulary's entry of a target id."""
+        return self.source_token(token)
+
     def is_special(self, token: int) -> bool:
         """Whether `decode` skips the token."""
         return token in self._added.skipped

@@ -65,6 +65,12 @@ class Tokenizer(Protocol):
     def token_id(self, token: str) -> int | None:
         """Return the id of a vocabulary entry, `deu_Latn` for example; None if there is none."""
 
+    def source_token(self, token: int) -> str:
+        """Return the vocabulary's entry of an id as `prompt` gives it; empty if it has none."""
+
+    def target_token(self, token: int) -> str:
+        """Return the vocabulary's entry of a generated id; empty if it has none."""
+
     def detokenizer(self) -> Detokenizer:
         """Return a fresh Detokenizer for one target."""
 

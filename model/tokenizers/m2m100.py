@@ -38,6 +38,9 @@ class M2M100Tokenizer:
         self._eos = self._added.ids[text_of(values.get("eos_token", "</s>"))]
         self._source = self._languages[values.get("src_lang") or "en"]
         self._cleans = settings.flag("clean_up_tokenization_spaces")
+        self._names = {index: piece for piece, index in self._ids.items()}
+        self._names |= {index: f"__{code}__" for code, index in self._languages.items()}
+        self._names |= self._added.texts
         self._texts = self._text_by_id()
         self._form = LanguageTokens(
             self._languages, eos=self._eos, source_at="front", target_as="forced_bos"
@@ -56,9 +59,7 @@ class M2M100Tokenizer:
             )
 
     def _text_by_id(self) -> list[str | int | None]:
-        names = {index: piece for piece, index in self._ids.items()}
-        names |= {index: f"__{code}__" for code, index in self._languages.items()}
-        names |= self._added.texts
+        names = self._names
         ordered = [names.get(i, self._unknown_token) for i in range(max(names) + 1)]
         texts = piece_texts(self._model, ordered)
         for index in self._added.skipped:
@@ -101,6 +102,14 @@ class M2M100Tokenizer:
         """Return the id of a vocabulary entry, `__de__` for example; None if there is none."""
         found = self._id(token)
         return None if found == self._unknown and token != self._unknown_token else found
+
+    def source_token(self, token: int) -> str:
+        """Return the vocabulary's entry of a source id."""
+        return self._names.get(token, "")
+
+    def target_token(self, token: int) -> str:
+        """Return the vocabulary's entry of a target id."""
+        return self.source_token(token)
 
     # -- to text -----------------------------------------------------------------------------
 

@@ -42,6 +42,8 @@ class MarianTokenizer:
         self._target_unknown = self._target_ids.get(unknown, self._unknown)
         self._cleans = settings.flag("clean_up_tokenization_spaces")
         names = {index: piece for piece, index in self._target_ids.items()} | self._added.texts
+        self._target_names = names
+        self._source_names = {index: piece for piece, index in self._ids.items()}
         ordered = [names.get(index, "") for index in range(max(names) + 1)]
         texts = piece_texts(self._target if is_separate else self._source, ordered)
         self._texts = [t.replace("\u2581", " ") if isinstance(t, str) else t for t in texts]
@@ -106,6 +108,14 @@ class MarianTokenizer:
     def token_id(self, token: str) -> int | None:
         """Return the id of a vocabulary entry; None if there is none."""
         return self._added.ids.get(token, self._target_ids.get(token))
+
+    def source_token(self, token: int) -> str:
+        """Return the vocabulary's entry of a source id."""
+        return self._source_names.get(token, "")
+
+    def target_token(self, token: int) -> str:
+        """Return the vocabulary's entry of a target id."""
+        return self._target_names.get(token, "")
 
     # -- to text -----------------------------------------------------------------------------
 

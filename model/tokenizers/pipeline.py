@@ -101,6 +101,14 @@ class PipelineTokenizer:
         found: int | None = self._pipeline.token_to_id(token)
         return found
 
+    def source_token(self, token: int) -> str:
+        """Return the vocabulary's entry of a source id."""
+        return self._pipeline.id_to_token(token) or ""
+
+    def target_token(self, token: int) -> str:
+        """Return the vocabulary's entry of a target id."""
+        return self.source_token(token)
+
     # -- to text -----------------------------------------------------------------------------
 
     def is_special(self, token: int) -> bool:

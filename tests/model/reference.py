@@ -222,7 +222,7 @@ def _random(name: str, weight: Any, generator: torch.Generator) -> Any:
         return 0.3 * noise / noise.square().mean(1, keepdim=True).sqrt()
     if weight.dim() == 1:
         return 0.1 * noise
-    gain = 2.0 if name.endswith(_SHARP) else 1.0
+    gain = 1.7 if name.endswith(_SHARP) else 1.0
     if name.endswith("Attention.q.weight"):
         gain /= 4  # T5 does not divide by the root of the head's width
     return noise * gain / weight.shape[1] ** 0.5

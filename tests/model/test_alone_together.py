@@ -52,8 +52,8 @@ def test_random_company_changes_no_bit(
 ) -> None:
     network = in_precision(tiny_network(**kind), precision)
     rng = random.Random(threads)
-    count, max_tokens = (40 if kind else 200, 24) if threads == 1 else (6, 4)  # two are slow
-    requests = random_requests(rng, count, vocabulary=96, max_source=60, max_tokens=max_tokens)
+    count, max_tokens = (30 if kind else 200, 16) if threads == 1 else (6, 4)  # two are slow
+    requests = random_requests(rng, count, vocabulary=96, max_source=40, max_tokens=max_tokens)
 
     together = run_together(runner(network, rows=12, latent_bytes=2**14), requests, rng)
 

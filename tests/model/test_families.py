@@ -98,7 +98,7 @@ def test_greedy_tokens_of_a_shared_run_equal_the_references(
     generated = greedy(folders(name), sources, 40)
 
     assert generated == reference_greedy(model, sources, 40)
-    assert len({token for tokens in generated for token in tokens}) > 15, "too uniform to tell"
+    assert len({token for tokens in generated for token in tokens}) > 12, "too uniform to tell"
 
 
 @EVERY_FAMILY
@@ -189,15 +189,15 @@ def test_lower_precisions_keep_in_float32_what_the_reference_keeps(
     assert error < (0.1 if dtype == torch.bfloat16 else 0.02) * spread
 
 
-@pytest.mark.parametrize("without", ["tie_word_embeddings", "scale_decoder_outputs"])
-@pytest.mark.parametrize("is_tied", [True, False])
+@pytest.mark.parametrize("scales", [True, False, None])
+@pytest.mark.parametrize("ties", [True, False, None])
 @pytest.mark.parametrize("name", ["t5", "flan-t5", "mt5"])
 def test_the_output_of_t5_is_scaled_where_the_reference_scales_it(
-    name: str, is_tied: bool, without: str, copy: Callable[[str], Path]
+    name: str, ties: bool | None, scales: bool | None, copy: Callable[[str], Path]
 ) -> None:
-    folder = change_config(copy(name), "scale_decoder_outputs", tie_word_embeddings=is_tied)
-    if without == "tie_word_embeddings":
-        change_config(folder, without)
+    said = {"tie_word_embeddings": ties, "scale_decoder_outputs": scales}
+    values = {key: value for key, value in said.items() if value is not None}
+    folder = change_config(copy(name), *(said.keys() - values.keys()), **values)
 
     assert logit_error(name, folder) < 1e-4
 

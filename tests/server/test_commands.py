@@ -59,7 +59,7 @@ def pickled_checkpoint(tmp_path: Path) -> dict[str, bytes]:
 
 def test_models_are_described_in_a_table_and_as_json(tmp_path: Path) -> None:
     table = stele("models").stdout
-    for word in ("en-de", "marian", "10.0 M", "de <-> en", "512", "511", "21 MB"):
+    for word in ("en-de", "marian", "10.0 M", "int8", "de <-> en", "512", "511", "21 MB"):
         assert word in table, word
     (one,) = json.loads(stele("models", "--json", "--model", f"mine={BUNDLED}").stdout)
     assert one["name"] == "mine"

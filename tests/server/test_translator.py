@@ -51,10 +51,10 @@ class Letters:
         return Detokenizer(joiner, strips=True)
 
     def source_token(self, token: int) -> str:
-        return LETTERS[token]
+        return f"{LETTERS[token]}"
 
     def target_token(self, token: int) -> str:
-        return LETTERS[token]
+        return f"{LETTERS[token]}"
 
     def is_special(self, token: int) -> bool:
         return token == EOS
