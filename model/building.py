@@ -132,6 +132,15 @@ def build(
     return network.to(device).eval()
 
 
+def verify_names(checkpoint: Checkpoint) -> None:
+    """Raise as `build` does for a tensor that is missing or unknown; no tensor is read."""
+    chosen = family(checkpoint)
+    config = _as_stored(checkpoint, chosen, model_config(checkpoint))
+    with torch.device("meta"):
+        network = EncoderDecoder(replace(config, shares_embedding=False, ties_output=False))
+    _stored_names(checkpoint, chosen, config, network)
+
+
 def _as_stored(checkpoint: Checkpoint, chosen: Family, config: ModelConfig) -> ModelConfig:
     """Take sinusoids from a file that stores them, as the reference does: they may be rounded."""
     if config.positions != "sinusoidal":

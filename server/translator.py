@@ -89,10 +89,10 @@ class Translator:
             InvalidRequest, UnsupportedLanguage, TooLarge: before anything is accepted.
         """
         self.verify_size(texts)
-        target = self._known(target)
+        target = self.known(target)
         sources: Sequence[str | Detection] = source
         if isinstance(source, str):
-            sources = [self._known(source)] * len(texts)
+            sources = [self.known(source)] * len(texts)
         for language in {each if isinstance(each, str) else each.language for each in sources}:
             self._verify_pair(language, target)
         make = self._maker(fields, wishes)
@@ -129,7 +129,7 @@ class Translator:
 
     def covers(self, source: str, target: str) -> bool:
         """Whether it translates the pair; text that is in the target already stays as it is."""
-        source, target = self._known(source), self._known(target)
+        source, target = self.known(source), self.known(target)
         if source == target:
             return target in self.languages
         return target in self.card.targets.get(source, ())
@@ -272,7 +272,7 @@ class Translator:
                 f"Invalid request: request ({longest}) exceeds text limit ({self._max_characters})"
             )
 
-    def _known(self, code: str) -> str:
+    def known(self, code: str) -> str:
         """Return the code that `targets` has for a language code, however it is spelled."""
         return self._codes.get(code.lower(), code)
 

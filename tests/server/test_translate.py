@@ -268,7 +268,7 @@ def test_limits_hold_at_the_limit_and_refuse_beyond_it(bundled: Model) -> None:
         assert "limit of 200 bytes" in error(live.post("/translate/stream", large), 413)
         chunked = live.client.post("/translate", content=iter([b" " * 150, b" " * 150]))
         assert "limit of 200 bytes" in error(chunked, 400)
-        assert live.metric("rejected_total", reason="too_large") == 5
+        live.wait_until(lambda: live.metric("rejected_total", reason="too_large") == 5)
 
 
 def test_a_sentence_beyond_the_models_limit_is_refused_and_never_cut(live: Live) -> None:
