@@ -6,18 +6,17 @@ These are the package's public names; everything else may change.
 import logging
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 
 from model.backends import cpu
+from model.building import build, default_precision, generation_defaults, model_config
 from model.checkpoint import Checkpoint, CheckpointError
-from model.config import ModelConfig, UnsupportedModel
+from model.config import Precision, UnsupportedModel
 from model.decoding.options import DecodingOptions
-from model.families import marian
 from model.runner import Arrival, Pending, Runner, StepResult
 from model.tokenizer import Detokenizer, Tokenizer
-from model.transformer import EncoderDecoder
 
 __all__ = [
     "BUNDLED",
@@ -41,15 +40,14 @@ logger = logging.getLogger(__name__)
 
 BUNDLED = Path(__file__).parent / "bundled" / "en-de"
 
-Precision = Literal["float32", "bfloat16", "float16", "int8"]
-
 
 @dataclass(frozen=True, slots=True)
 class Card:
     """What a model can do, derived from its files.
 
     Attributes:
-        defaults: the decoding fields that generation_config.json sets.
+        defaults: the decoding fields that generation_config.json sets, as `GenerationDefaults`
+            names them.
         targets: {source language: target languages}, ISO 639 codes.
         has_target_token: whether the target is chosen by a first source token.
     """
@@ -78,22 +76,12 @@ class Model:
     card: Card
 
 
-def default_precision(device: str) -> Precision:
-    """Return what `device` does best: int8 on a CPU that can, as measured in docs/models.md."""
-    if torch.device(device).type != "cpu":
-        return "bfloat16"
-    if not cpu.activation_steps():
-        logger.warning("this CPU, or this build of PyTorch, cannot do int8: using float32")
-        return "float32"
-    return "int8"
-
-
 def load(
     folder: Path,
     *,
     name: str | None = None,
     device: str = "cpu",
-    precision: Precision = "float32",
+    precision: Precision | None = "float32",
     slots: int = 64,
     latent_bytes: int = 256 * 2**20,
 ) -> Model:
@@ -101,8 +89,8 @@ def load(
 
     Args:
         name: how clients call it; the folder's name by default.
-        precision: of weights and activations; int8 is for CPUs and keeps norms, attention and
-            caches in float32.
+        precision: of weights and activations, None for what suits device and model best; int8 is
+            for CPUs and keeps norms, attention and caches in float32.
         slots: targets decoded together at most.
         latent_bytes: bound of the latent cache.
 
@@ -111,31 +99,27 @@ def load(
         UnsupportedModel: the checkpoint needs something that is not served exactly, or the device
             cannot do the precision.
     """
-    _check_precision(device, precision)
     checkpoint = Checkpoint(folder)
-    architecture = str(checkpoint.config.get("model_type"))
-    if architecture != "marian":
-        raise UnsupportedModel(
-            f"{folder / 'config.json'}: model_type {architecture!r} is not supported"
-        )
-    config = _config(checkpoint)
-    network = _network(checkpoint, config)
+    defaults = generation_defaults(checkpoint)
+    precision = precision or default_precision(device, model_config(checkpoint))
+    _check_precision(device, precision)
+    dtype = torch.float32 if precision == "int8" else getattr(torch, precision)
+    network = build(checkpoint, device=device, dtype=dtype)
     parameters = sum(parameter.numel() for parameter in network.parameters())
+    config = network.config
     if precision == "int8":
         cpu.quantise(network)
-    else:
-        network.to(device, getattr(torch, precision))
     tokenizer = Tokenizer.open(checkpoint, vocabulary=config.vocabulary, eos=config.eos)
     runner = Runner(
         network, rows=slots, max_target=config.max_target - 1, latent_bytes=latent_bytes
     )
     card = Card(
         name=name or folder.resolve().name,
-        architecture=architecture,
+        architecture=str(checkpoint.config["model_type"]),
         parameters=parameters,
         max_source=runner.max_source,
         max_target=runner.max_target,
-        defaults=_defaults(checkpoint.generation),
+        defaults=defaults.given(),
         targets=_targets(checkpoint, tokenizer),
         has_target_token=bool(tokenizer.target_codes),
     )
@@ -153,52 +137,6 @@ def _check_precision(device: str, precision: Precision) -> None:
         )
     if cpu.activation_steps() < 127:
         logger.warning("this CPU lacks AVX-512 VNNI: int8 rounds activations to seven bits")
-
-
-def _config(checkpoint: Checkpoint) -> ModelConfig:
-    files = f"{checkpoint.folder / 'config.json'} with generation_config.json"
-    try:
-        return marian.config(checkpoint.config, checkpoint.generation)
-    except KeyError as error:
-        raise CheckpointError(f"{files} lacks {error}") from error
-    except TypeError as error:
-        raise CheckpointError(f"{files} holds a value of the wrong kind: {error}") from error
-    except UnsupportedModel as error:
-        raise UnsupportedModel(f"{files}: {error}") from error
-
-
-def _network(checkpoint: Checkpoint, config: ModelConfig) -> EncoderDecoder:
-    with torch.device("meta"):
-        network = EncoderDecoder(config)
-    names = {ours: marian.weight_name(ours) for ours in network.state_dict()}
-    shapes = {names[ours]: tensor.shape for ours, tensor in network.state_dict().items()}
-    shapes["final_logits_bias"] = torch.Size([1, config.vocabulary])
-    tensors = checkpoint.tensors(shapes, marian.DERIVED)
-    tensors["final_logits_bias"] = tensors["final_logits_bias"][0]
-    weights = {ours: tensors[theirs].float() for ours, theirs in names.items()}
-    network.load_state_dict(weights, assign=True)
-    network.requires_grad_(False)
-    network.make_positions()
-    return network
-
-
-_DEFAULTED = (
-    "do_sample",
-    "temperature",
-    "top_k",
-    "top_p",
-    "repetition_penalty",
-    "no_repeat_ngram_size",
-)
-
-
-def _defaults(generation: dict[str, Any]) -> dict[str, Any]:
-    if generation.get("num_beams") not in (None, 1):
-        raise UnsupportedModel(
-            f"generation_config.json: num_beams {generation['num_beams']} is not supported yet; "
-            "set it to 1"
-        )
-    return {key: generation[key] for key in _DEFAULTED if generation.get(key) is not None}
 
 
 def _targets(checkpoint: Checkpoint, tokenizer: Tokenizer) -> dict[str, tuple[str, ...]]:

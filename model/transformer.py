@@ -5,41 +5,17 @@ Parameters keep the names given here; `families/` maps a checkpoint's names onto
 """
 
 from collections.abc import Callable
+from functools import cache, partial
 from typing import Protocol, cast
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from model.config import Activation, ModelConfig
-from model.positions import sinusoidal
+from model.config import ModelConfig
+from model.layers import Attention, Branch, FeedForward, norm
+from model.positions import PositionTable, RelativeBias
 
-_ACTIVATIONS: dict[Activation, Callable[[Tensor], Tensor]] = {
-    "relu": F.relu,
-    "gelu": F.gelu,
-    "silu": F.silu,
-}
-
-
-def attend(query: Tensor, keys: Tensor, values: Tensor, bias: Tensor) -> Tensor:
-    """Mix `values` by how well each key matches each query.
-
-    In matmul form: on a CPU it is two to three times as fast as
-    `scaled_dot_product_attention` for single queries.
-
-    Args:
-        query: [batch, heads, queries, head_dim].
-        keys, values: [batch, heads, keys, head_dim]; finite everywhere, unreadable columns too.
-        bias: broadcastable to [batch, heads, queries, keys]; -inf where a key may not be read,
-            at least one finite per query.
-
-    Returns:
-        [batch, heads, queries, head_dim].
-
-    Source: Vaswani et al. (2017), eq. 1, arXiv:1706.03762.
-    """
-    weights = query @ keys.transpose(-1, -2) * query.shape[-1] ** -0.5 + bias
-    return torch.matmul(weights.softmax(-1), values)
+_FLOAT16_MAX = torch.finfo(torch.float16).max - 1000
 
 
 def readable_bias(lengths: Tensor, capacity: int, dtype: torch.dtype) -> Tensor:
@@ -59,78 +35,14 @@ class Memory(Protocol):
         """Return the cross-attention keys and values of each row's source, and their bias."""
 
 
-class Attention(nn.Module):
-    """Multi-head attention with separate projections."""
-
-    def __init__(self, width: int, heads: int) -> None:
-        super().__init__()
-        self.heads = heads
-        self.query = nn.Linear(width, width)
-        self.key = nn.Linear(width, width)
-        self.value = nn.Linear(width, width)
-        self.out = nn.Linear(width, width)
-
-    def split(self, projected: Tensor) -> Tensor:
-        """[batch, length, width] -> [batch, heads, length, head_dim], contiguous.
-
-        A view would be multiplied by another kernel for one row than for several, and a row's bits
-        would depend on its neighbours.
-        """
-        batch, length, width = projected.shape
-        by_head = projected.view(batch, length, self.heads, width // self.heads)
-        return by_head.transpose(1, 2).contiguous()
-
-    def keys_values(self, memory: Tensor) -> tuple[Tensor, Tensor]:
-        """Project [batch, length, width] to keys and values [batch, heads, length, head_dim]."""
-        return self.split(self.key(memory)), self.split(self.value(memory))
-
-    def forward(self, hidden: Tensor, keys: Tensor, values: Tensor, bias: Tensor) -> Tensor:
-        """Attend from `hidden` [batch, queries, width] to projected keys and values."""
-        mixed = attend(self.split(self.query(hidden)), keys, values, bias)
-        merged: Tensor = self.out(mixed.transpose(1, 2).flatten(2))
-        return merged
-
-
-class FeedForward(nn.Module):
-    """Two linear layers with an activation between them."""
-
-    def __init__(self, width: int, hidden: int, activation: Activation) -> None:
-        super().__init__()
-        self.up = nn.Linear(width, hidden)
-        self.down = nn.Linear(hidden, width)
-        self.activation = _ACTIVATIONS[activation]
-
-    def forward(self, hidden: Tensor) -> Tensor:
-        """[..., width] -> [..., width]."""
-        lowered: Tensor = self.down(self.activation(self.up(hidden)))
-        return lowered
-
-
-class Branch(nn.Module):
-    """Where the norm of a residual branch stands: before the branch or after the sum."""
-
-    def __init__(self, config: ModelConfig) -> None:
-        super().__init__()
-        self.norm = nn.LayerNorm(config.width, eps=config.norm_epsilon)
-        self._pre = config.norm == "pre"
-
-    def enter(self, hidden: Tensor) -> Tensor:
-        """Return what the branch reads."""
-        return self.norm(hidden) if self._pre else hidden
-
-    def leave(self, hidden: Tensor, update: Tensor) -> Tensor:
-        """Return the residual stream after the branch."""
-        return hidden + update if self._pre else self.norm(hidden + update)
-
-
 class EncoderLayer(nn.Module):
     """Self-attention, then feed-forward."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.attention = Attention(config.width, config.encoder_heads)
+        self.attention = Attention(config, config.encoder_heads, config.encoder_head_dim)
         self.attention_branch = Branch(config)
-        self.feed_forward = FeedForward(config.width, config.encoder_hidden, config.activation)
+        self.feed_forward = FeedForward(config, config.encoder_hidden)
         self.feed_forward_branch = Branch(config)
 
     def forward(self, hidden: Tensor, bias: Tensor) -> Tensor:
@@ -139,7 +51,9 @@ class EncoderLayer(nn.Module):
         update = self.attention(entered, *self.attention.keys_values(entered), bias)
         hidden = self.attention_branch.leave(hidden, update)
         update = self.feed_forward(self.feed_forward_branch.enter(hidden))
-        return self.feed_forward_branch.leave(hidden, update)
+        hidden = self.feed_forward_branch.leave(hidden, update)
+        # The reference saturates here too, instead of overflowing.
+        return hidden.clamp(-_FLOAT16_MAX, _FLOAT16_MAX) if hidden.dtype == torch.half else hidden
 
 
 class DecoderLayer(nn.Module):
@@ -147,56 +61,80 @@ class DecoderLayer(nn.Module):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.attention = Attention(config.width, config.decoder_heads)
+        self.attention = Attention(config, config.decoder_heads, config.head_dim)
         self.attention_branch = Branch(config)
-        self.cross = Attention(config.width, config.decoder_heads)
+        self.cross = Attention(config, config.decoder_heads, config.head_dim)
         self.cross_branch = Branch(config)
-        self.feed_forward = FeedForward(config.width, config.decoder_hidden, config.activation)
+        self.feed_forward = FeedForward(config, config.decoder_hidden)
         self.feed_forward_branch = Branch(config)
 
-    def forward(self, hidden: Tensor, memory: Memory, layer: int) -> Tensor:
-        """[rows, length, width] -> the same."""
+    def forward(
+        self,
+        hidden: Tensor,
+        memory: Memory,
+        layer: int,
+        relative: Callable[[int], Tensor] | None = None,
+        attention: list[Tensor] | None = None,
+    ) -> Tensor:
+        """[rows, length, width] -> the same.
+
+        Args:
+            relative: number of keys -> bias of self-attention by their distance.
+            attention: receives the weights of cross-attention [rows, heads, length, source].
+        """
         entered = self.attention_branch.enter(hidden)
-        read = memory.extend(layer, *self.attention.keys_values(entered))
-        hidden = self.attention_branch.leave(hidden, self.attention(entered, *read))
-        update = self.cross(self.cross_branch.enter(hidden), *memory.source(layer))
+        keys, values, bias = memory.extend(layer, *self.attention.keys_values(entered))
+        if relative is not None:
+            bias = bias + relative(keys.shape[2])
+        hidden = self.attention_branch.leave(hidden, self.attention(entered, keys, values, bias))
+        entered = self.cross_branch.enter(hidden)
+        update = self.cross(entered, *memory.source(layer), attention)
         hidden = self.cross_branch.leave(hidden, update)
         update = self.feed_forward(self.feed_forward_branch.enter(hidden))
         return self.feed_forward_branch.leave(hidden, update)
 
 
 class EncoderDecoder(nn.Module):
-    """The whole network, with embeddings shared by encoder, decoder and output."""
+    """The whole network."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
-        self.embedding = nn.Embedding(config.vocabulary, config.width)
+        self.embedding = nn.Embedding(config.vocabulary, config.width)  # of the target
+        self.source_embedding = (
+            self.embedding
+            if config.shares_embedding
+            else nn.Embedding(config.source_vocabulary, config.width)
+        )
         self.encoder = nn.ModuleList(EncoderLayer(config) for _ in range(config.encoder_layers))
         self.decoder = nn.ModuleList(DecoderLayer(config) for _ in range(config.decoder_layers))
-        self.encoder_norm = self._final_norm()
-        self.decoder_norm = self._final_norm()
-        self.output: nn.Module | None = None
-        self.logits_bias = nn.Parameter(torch.zeros(config.vocabulary))
-        self.positions: Tensor
-        self.register_buffer("positions", torch.empty(0), persistent=False)
-        self.make_positions()
+        self.encoder_embedding_norm = norm(config) if config.has_embedding_norm else nn.Identity()
+        self.decoder_embedding_norm = norm(config) if config.has_embedding_norm else nn.Identity()
+        self.encoder_norm = norm(config) if config.has_final_norm else nn.Identity()
+        self.decoder_norm = norm(config) if config.has_final_norm else nn.Identity()
+        self.output = nn.Linear(config.width, config.vocabulary, bias=False)
+        if config.ties_output:
+            self.output.weight = self.embedding.weight
+        bias = nn.Parameter(torch.zeros(config.vocabulary)) if config.has_logits_bias else None
+        self.logits_bias: nn.Parameter | None
+        self.register_parameter("logits_bias", bias)
+        self.encoder_positions: PositionTable | None = None
+        self.decoder_positions: PositionTable | None = None
+        self.encoder_relative: RelativeBias | None = None
+        self.decoder_relative: RelativeBias | None = None
+        self._add_positions()
 
-    def _final_norm(self) -> nn.Module:
+    def _add_positions(self) -> None:
         config = self.config
-        return (
-            nn.LayerNorm(config.width, config.norm_epsilon) if config.final_norm else nn.Identity()
-        )
-
-    def make_positions(self) -> None:
-        """Compute the position embeddings, which no checkpoint stores, beside the weights."""
-        weight = self.embedding.weight
-        positions = sinusoidal(self.config.max_positions, self.config.width)
-        self.positions = positions.to(weight.device, weight.dtype)
-
-    def _embed(self, tokens: Tensor, positions: Tensor) -> Tensor:
-        embedded: Tensor = self.embedding(tokens) * self.config.embedding_scale
-        return embedded + self.positions[positions]
+        if config.positions == "relative":
+            count, limit = config.relative_buckets, config.relative_limit
+            heads = config.encoder_heads, config.decoder_heads
+            self.encoder_relative = RelativeBias(count, limit, heads[0], is_causal=False)
+            self.decoder_relative = RelativeBias(count, limit, heads[1], is_causal=True)
+        else:
+            self.encoder_positions = self.decoder_positions = PositionTable(config)
+        if config.positions == "learned":
+            self.decoder_positions = PositionTable(config)
 
     def encode(self, source: Tensor, lengths: Tensor) -> Tensor:
         """Encode a padded batch.
@@ -208,36 +146,64 @@ class EncoderDecoder(nn.Module):
         Returns:
             Latents [batch, length, width]; rows beyond `lengths` are meaningless but finite.
         """
-        hidden = self._embed(source, torch.arange(source.shape[1], device=source.device))
+        hidden = self.source_embedding(source) * self.config.embedding_scale
+        if self.encoder_positions is not None:
+            hidden = hidden + self.encoder_positions(source, self._count(source))
+        hidden = self.encoder_embedding_norm(hidden)
         bias = readable_bias(lengths, source.shape[1], hidden.dtype)
+        if self.encoder_relative is not None:
+            positions = torch.arange(source.shape[1], device=source.device)[None]
+            bias = bias + self.encoder_relative(positions, source.shape[1])
         for layer in self.encoder:
             hidden = layer(hidden, bias)
         latents: Tensor = self.encoder_norm(hidden)
         return latents
+
+    def _count(self, source: Tensor) -> Tensor:
+        """Return the positions of a source's tokens [batch, length]."""
+        if self.config.positions == "tensor2tensor":  # padding tokens within it are not counted
+            return (source != self.config.pad).long().cumsum(1) - 1
+        return torch.arange(source.shape[1], device=source.device).expand_as(source)
 
     def source_keys_values(self, latents: Tensor) -> list[tuple[Tensor, Tensor]]:
         """Project latents [batch, length, width] once for each decoder layer's cross-attention."""
         layers = (cast(DecoderLayer, layer) for layer in self.decoder)
         return [layer.cross.keys_values(latents) for layer in layers]
 
-    def decode(self, tokens: Tensor, positions: Tensor, memory: Memory) -> Tensor:
+    def decode(
+        self,
+        tokens: Tensor,
+        positions: Tensor,
+        memory: Memory,
+        attention: list[Tensor] | None = None,
+    ) -> Tensor:
         """Run the decoder over the newest tokens.
 
         Args:
             tokens, positions: [rows, length]; length is 1 in a cached step.
             memory: holds everything earlier, and the sources.
+            attention: receives the weights of each layer's cross-attention,
+                [rows, heads, length, source].
 
         Returns:
             Logits [rows, length, vocabulary], float32.
         """
-        hidden = self._embed(tokens, positions)
+        hidden = self.embedding(tokens) * self.config.embedding_scale
+        if self.decoder_positions is not None:
+            hidden = hidden + self.decoder_positions(tokens, positions)
+        hidden = self.decoder_embedding_norm(hidden)
+        relative = None
+        if self.decoder_relative is not None:  # equal in every layer
+            relative = cache(partial(self.decoder_relative, positions))
         for index, layer in enumerate(self.decoder):
-            hidden = layer(hidden, memory, index)
+            hidden = layer(hidden, memory, index, relative, attention)
         hidden = self.decoder_norm(hidden)
-        if self.output is not None:
-            logits: Tensor = self.output(hidden)
-            return logits + self.logits_bias
-        return (F.linear(hidden, self.embedding.weight) + self.logits_bias).float()
+        if self.config.output_scale != 1:
+            hidden = hidden * self.config.output_scale
+        logits: Tensor = self.output(hidden)
+        if self.logits_bias is not None:
+            logits = logits + self.logits_bias
+        return logits.float()
 
     def forward(self, source: Tensor, lengths: Tensor, target: Tensor) -> Tensor:
         """Return the logits [batch, length, vocabulary] of a whole target at once, without a cache.
@@ -248,10 +214,17 @@ class EncoderDecoder(nn.Module):
             source, lengths: as in `encode`.
             target: [batch, length] decoder inputs, beginning with the start token.
         """
-        latents = self.encode(source, lengths)
-        bias = readable_bias(lengths, source.shape[1], latents.dtype)
         positions = torch.arange(target.shape[1], device=target.device).expand_as(target)
-        return self.decode(target, positions, _Uncached(self.source_keys_values(latents), bias))
+        return self.decode(target, positions, self.memory(self.encode(source, lengths), lengths))
+
+    def memory(self, latents: Tensor, lengths: Tensor) -> Memory:
+        """Return what `decode` reads of encoded sources when it sees whole targets at once.
+
+        Args:
+            latents, lengths: what `encode` returned, and what it was given.
+        """
+        bias = readable_bias(lengths, latents.shape[1], latents.dtype)
+        return _Uncached(self.source_keys_values(latents), bias)
 
 
 class _Uncached:

@@ -108,8 +108,6 @@ def quantise(network: EncoderDecoder) -> None:
     Embedding tables, which the output layer may share, are kept in float16 for look-ups unless
     they exceed its range. Norms, attention and softmax stay in float32.
     """
-    if network.output is None:
-        network.output = Int8Linear(network.embedding.weight, None)
     halves: dict[Tensor, HalfEmbedding] = {}  # by the table they share
     for name in [name for name, _ in network.named_modules(remove_duplicate=False)]:
         module = network.get_submodule(name)

@@ -16,6 +16,7 @@ from tests.model.driver import Request, run_alone
 
 WEIGHTS = "model.safetensors"
 TENSOR = "model.decoder.layers.1.fc1.weight"
+INDEX = "model.safetensors.index.json"
 BIAS = "model.encoder.layers.0.fc2.bias"
 
 
@@ -89,7 +90,7 @@ def assert_refused(folder: Path, error: type[Exception], *words: str) -> None:
         (holding("generation_config.json", "[]"), ["generation_config.json holds list"]),
         (holding("tokenizer_config.json", "[]"), ["tokenizer_config.json holds list"]),
         (without(WEIGHTS), [WEIGHTS, "is missing"]),
-        (only_pickled, ["pytorch_model.bin is pickled", "convert it to model.safetensors"]),
+        (only_pickled, ["pytorch_model.bin is pickled", "`stele convert ", "model OUT` writes"]),
         (truncated(WEIGHTS, 100_000), [WEIGHTS, "truncated or not safetensors"]),
         (truncated(WEIGHTS, 4), [WEIGHTS, "truncated or not safetensors"]),
         (truncated(WEIGHTS, 0), [WEIGHTS, "truncated or not safetensors"]),
@@ -148,14 +149,16 @@ def test_a_damaged_checkpoint_is_refused_by_name(
         ("config.json", {"normalize_embedding": True}, ["normalize_embedding True"]),
         ("config.json", {"add_final_layer_norm": True}, ["add_final_layer_norm True"]),
         ("config.json", {"static_position_embeddings": False}, ["static_position_embeddings"]),
-        ("config.json", {"share_encoder_decoder_embeddings": False}, ["share_encoder_decoder"]),
-        ("config.json", {"tie_word_embeddings": False}, ["tie_word_embeddings False"]),
         ("config.json", {"activation_function": "tanh"}, ["activation 'tanh' is not supported"]),
-        ("config.json", {"decoder_vocab_size": 9}, ["separate source and target vocabularies"]),
+        (
+            "config.json",
+            {"decoder_vocab_size": 9},
+            ["one embedding for a source vocabulary of 8003"],
+        ),
         ("config.json", {"encoder_attention_heads": 5}, ["not a multiple of 5 heads"]),
         ("generation_config.json", {"eos_token_id": 9999}, ["9999 is outside the vocabulary"]),
         ("generation_config.json", {"bad_words_ids": [[3, 4]]}, ["bad_words_ids of several"]),
-        ("generation_config.json", {"num_beams": 4}, ["num_beams 4 is not supported yet"]),
+        ("generation_config.json", {"num_beam_groups": 2}, ["num_beam_groups 2 is not supported"]),
     ],
     ids=label,
 )
@@ -187,15 +190,99 @@ def test_a_value_of_the_wrong_kind_is_refused_by_name(
     assert_refused(folder, ValueError, name)
 
 
-def test_tied_and_computed_tensors_may_stand_in_the_file_unread(folder: Path) -> None:
-    spare = {
-        "lm_head.weight": torch.zeros(1),
-        "model.encoder.embed_positions.weight": torch.zeros(1),
-        "model.decoder.embed_tokens.weight": torch.zeros(1),
-    }
-    with_tensors(lambda tensors: tensors.update(spare))(folder)
+@pytest.mark.parametrize(
+    ("values", "missing"),
+    [
+        ({"tie_word_embeddings": False}, "lm_head.weight is missing (1 in all)"),
+        ({"share_encoder_decoder_embeddings": False}, "lm_head.weight is missing (3 in all)"),
+    ],
+    ids=label,
+)
+def test_tables_that_the_config_separates_must_be_there(
+    folder: Path, values: dict[str, Any], missing: str
+) -> None:
+    with_values("config.json", **values)(folder)
 
-    assert load(folder).card.parameters > 0
+    assert_refused(folder, CheckpointError, WEIGHTS, missing)
+
+
+def test_tied_tensors_may_stand_in_the_file_several_times(folder: Path) -> None:
+    def copy(tensors: dict[str, Tensor]) -> None:
+        shared = tensors["model.shared.weight"]
+        for name in ("lm_head", "model.encoder.embed_tokens", "model.decoder.embed_tokens"):
+            tensors[f"{name}.weight"] = shared.clone()
+
+    expected = load(folder).card.parameters
+    with_tensors(copy)(folder)
+
+    assert load(folder).card.parameters == expected
+
+
+def shard(folder: Path) -> dict[str, Any]:
+    """Cut the weights into two files with an index; returns the index."""
+    tensors = load_file(folder / WEIGHTS)
+    (folder / WEIGHTS).unlink()
+    names = sorted(tensors)
+    halves = {"one.safetensors": names[::2], "two.safetensors": names[1::2]}
+    for file, half in halves.items():
+        save_file({name: tensors[name] for name in half}, folder / file)
+    weight_map = {name: file for file, half in halves.items() for name in half}
+    index = {"metadata": {}, "weight_map": weight_map}
+    (folder / INDEX).write_text(json.dumps(index))
+    return index
+
+
+def test_shards_hold_what_one_file_held(folder: Path) -> None:
+    expected = load(folder).runner.network.state_dict()
+    shard(folder)
+
+    found = load(folder).runner.network.state_dict()
+
+    assert found.keys() == expected.keys()
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
+
+
+def naming(tensor: str, file: str) -> Callable[[dict[str, Any]], object]:
+    return lambda index: index["weight_map"].update({tensor: file})
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda index: index.pop("weight_map"), [INDEX, "lacks a weight_map"]),
+        (lambda index: index.update(weight_map=[]), [INDEX, "lacks a weight_map"]),
+        (naming(TENSOR, "three.safetensors"), ["three.safetensors is missing"]),
+        (naming("model.other.weight", "one.safetensors"), ["lacks model.other.weight", INDEX]),
+        (naming(TENSOR, "../one.safetensors"), [INDEX, "'../one.safetensors'", "not a safetens"]),
+        (naming(TENSOR, "/etc/passwd"), [INDEX, "'/etc/passwd'", "not a safetensors file"]),
+        (naming(TENSOR, "one.bin"), [INDEX, "'one.bin'", "not a safetensors file"]),
+        (naming(TENSOR, ""), [INDEX, "''", "not a safetensors file"]),
+        (lambda index: index["weight_map"].pop(TENSOR), [TENSOR, "is missing (1 in all)"]),
+    ],
+    ids=range(9),
+)
+def test_a_damaged_index_is_refused_by_name(
+    folder: Path, change: Callable[[dict[str, Any]], object], words: list[str]
+) -> None:
+    index = shard(folder)
+    change(index)
+    (folder / INDEX).write_text(json.dumps(index))
+
+    assert_refused(folder, CheckpointError, *words)
+
+
+def test_a_truncated_shard_is_refused_by_name(folder: Path) -> None:
+    shard(folder)
+    truncated("two.safetensors", 1000)(folder)
+
+    assert_refused(folder, CheckpointError, "two.safetensors is truncated or not safetensors")
+
+
+def test_a_value_beyond_the_precision_is_refused(folder: Path) -> None:
+    with_tensors(lambda t: t[BIAS].__setitem__(3, 1e6))(folder)
+
+    with pytest.raises(CheckpointError, match=r"not finite in torch\.float16"):
+        load(folder, precision="float16")
 
 
 def test_half_precision_weights_run_in_the_precision_asked_for(folder: Path) -> None:
@@ -217,8 +304,9 @@ def test_the_card_says_what_the_files_say(folder: Path) -> None:
     card = load(folder, name="mine").card
 
     assert (card.name, card.architecture) == ("mine", "marian")
-    assert (card.max_source, card.max_target) == (512, 39)
-    assert card.defaults == {"do_sample": True, "temperature": 0.7, "top_k": 20}
+    assert (card.max_source, card.max_target) == (512, 511)
+    expected = {"do_sample": True, "temperature": 0.7, "top_k": 20, "num_beams": 1}
+    assert card.defaults == expected | {"max_new_tokens": 39}
     assert card.targets == {"de": ("en",), "en": ("de",)}
     assert card.has_target_token
     assert load(folder).card.name == "model"

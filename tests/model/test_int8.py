@@ -6,6 +6,7 @@ import platform
 import random
 import subprocess
 import sys
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,7 +15,7 @@ import sacrebleu
 import torch
 from torch import Tensor, nn
 
-from model import BUNDLED, DecodingOptions, Model, Runner, UnsupportedModel, default_precision, load
+from model import BUNDLED, DecodingOptions, Model, Runner, UnsupportedModel, load
 from model.backends import cpu
 from model.backends.cpu import HalfEmbedding, Int8Linear
 from tests.model.driver import Request, run_alone, run_together
@@ -131,6 +132,15 @@ def test_a_cpu_whose_sums_saturate_gets_seven_bits() -> None:
     assert done.stdout == "63 [4096.0]\n", done.stderr
 
 
+def test_whatever_requires_gradients_quantising_leaves_no_float32_weights_behind() -> None:
+    network = tiny_network().requires_grad_(True)
+    held = [weakref.ref(weight) for weight in network.parameters() if weight.dim() == 2]
+
+    cpu.quantise(network)
+
+    assert [weight() for weight in held] == [None] * (1 + 2 * 6 + 2 * 10)
+
+
 def test_quantising_replaces_every_linear_layer_and_halves_the_table() -> None:
     network = tiny_network()
     table = network.embedding.weight
@@ -139,7 +149,7 @@ def test_quantising_replaces_every_linear_layer_and_halves_the_table() -> None:
 
     kinds = [type(module) for module in network.modules()]
     assert nn.Linear not in kinds
-    assert kinds.count(Int8Linear) == 2 * 6 + 2 * 10 + 1
+    assert kinds.count(Int8Linear) == 2 * 6 + 2 * 10 + 1  # encoder, decoder, output
     assert isinstance(network.embedding, HalfEmbedding)
     tokens = torch.tensor([[3, 95]])
     torch.testing.assert_close(network.embedding(tokens), table[tokens], rtol=1e-3, atol=0)
@@ -208,8 +218,7 @@ def no_operators(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 def test_int8_is_the_default_where_it_runs_and_only_on_cpus() -> None:
-    assert default_precision("cpu") == "int8"
-    assert default_precision("meta") == "bfloat16"
+    assert isinstance(load(BUNDLED, slots=1, precision=None).runner.network.output, Int8Linear)
     with pytest.raises(UnsupportedModel, match="CPUs only"):
         load(BUNDLED, device="meta", precision="int8")
 
@@ -218,7 +227,7 @@ def test_int8_is_the_default_where_it_runs_and_only_on_cpus() -> None:
 def test_without_the_operators_the_default_is_float32_and_says_so(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    assert default_precision("cpu") == "float32"
+    assert load(BUNDLED, slots=1, precision=None).runner.network.output.weight.dtype == torch.float
     assert [record.levelno for record in caplog.records] == [logging.WARNING]
     assert "using float32" in caplog.text
 

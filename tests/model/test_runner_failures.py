@@ -83,7 +83,8 @@ def test_what_a_poisoned_row_held_harms_nobody_after_it() -> None:
 
 def test_a_row_that_turns_bad_at_a_late_position_is_wiped_for_the_next_one() -> None:
     network = tiny_network()
-    network.positions[20] = float("nan")
+    assert network.decoder_positions is not None
+    network.decoder_positions.weight[20] = float("nan")
     subject = runner(network, rows=2)
     first, second = sources(2)
     admit(subject, [first, second])
@@ -150,8 +151,14 @@ class Flaky(EncoderDecoder):
             raise RuntimeError("out of memory")
         return super().source_keys_values(latents)
 
-    def decode(self, tokens: Tensor, positions: Tensor, memory: Memory) -> Tensor:
-        logits = super().decode(tokens, positions, memory)
+    def decode(
+        self,
+        tokens: Tensor,
+        positions: Tensor,
+        memory: Memory,
+        attention: list[Tensor] | None = None,
+    ) -> Tensor:
+        logits = super().decode(tokens, positions, memory, attention)
         if self.breaks_decode:
             raise RuntimeError("out of memory")
         return logits
