@@ -40,14 +40,19 @@ def assert_same(
     assert all(outcome.healthy for outcome in [*together, *alone])
 
 
-@KINDS
+@pytest.mark.parametrize(
+    ("kind", "threads"),
+    [({}, 1), ({}, 2), (BART_LIKE, 1), (T5_LIKE, 1), (TENSOR2TENSOR, 1)],
+    ids=["marian", "marian-2-threads", "bart", "t5", "m2m100"],
+    indirect=["threads"],
+)
 @PRECISIONS
 def test_random_company_changes_no_bit(
     precision: Precision, threads: int, kind: dict[str, Any]
 ) -> None:
     network = in_precision(tiny_network(**kind), precision)
     rng = random.Random(threads)
-    count, max_tokens = (12, 40) if kind else (200, 24)
+    count, max_tokens = (12, 40) if kind else (200, 8)
     if threads == 2:  # two slow down on a busy machine
         count, max_tokens = 6, 4
     requests = random_requests(rng, count, vocabulary=96, max_source=60, max_tokens=max_tokens)
@@ -80,7 +85,7 @@ def test_random_company_changes_no_bit_of_a_loaded_model(
 
 @KINDS
 @PRECISIONS
-@pytest.mark.parametrize("company", [1, 2, 7, 8, 31])
+@pytest.mark.parametrize("company", [1, 7, 8, 31])
 def test_no_number_of_neighbours_changes_a_bit(
     precision: Precision, company: int, kind: dict[str, Any]
 ) -> None:
@@ -98,7 +103,7 @@ def test_no_number_of_neighbours_changes_a_bit(
 
 @KINDS
 @PRECISIONS
-@pytest.mark.parametrize("length", [1, 3, 5, 8, 13, 24])
+@pytest.mark.parametrize("length", [1, 3, 8, 13])
 def test_a_source_encoded_in_company_has_the_bits_of_one_encoded_alone(
     precision: Precision, length: int, kind: dict[str, Any]
 ) -> None:
