@@ -33,15 +33,18 @@ RUN pip wheel --no-deps --wheel-dir /wheel .
 FROM ${PYTHON_IMAGE}
 RUN groupadd --gid 10001 stele \
     && useradd --uid 10001 --gid 10001 --home-dir /tmp --no-create-home \
-        --shell /usr/sbin/nologin stele
+        --shell /usr/sbin/nologin stele \
+    && install --directory --owner 10001 --group 10001 /models
 COPY --from=dependencies /opt/stele /opt/stele
 RUN --mount=type=bind,from=wheel,source=/wheel,target=/wheel \
     export PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore \
     && pip --python /opt/stele/bin/python install --no-index --no-deps /wheel/*.whl \
     && pip --python /opt/stele/bin/python check
-# The root filesystem may be read-only: whatever is written goes to /tmp, which is also HOME.
+# The root filesystem may be read-only: whatever is written goes to /tmp, which is also HOME, and
+# what is fetched from the hub to /models, where a volume belongs.
 ENV PATH=/opt/stele/bin:${PATH} \
     HOME=/tmp \
+    HF_HOME=/models \
     PYTHONUNBUFFERED=1 \
     PYTHONDONTWRITEBYTECODE=1 \
     STELE_HTTP_HOST=0.0.0.0 \
