@@ -75,13 +75,14 @@ class KVCache:
 
         It stays until a row has been bound to it and the last such row is released.
         """
-        index = self._free_sources.pop()
+        index = self._free_sources[-1]
         length = keys_values[0][0].shape[1]
         for layer, (keys, values) in enumerate(keys_values):
             self.source_keys[layer, index, :, :length] = keys
             self.source_values[layer, index, :, :length] = values
         self.source_lengths[index] = length
         is_finite = all(bool(t.isfinite().all()) for pair in keys_values for t in pair)
+        self._free_sources.pop()
         self._sources[key] = _Source(index, is_clean=is_finite)
 
     def bind(self, row: int, key: Hashable) -> None:
@@ -93,8 +94,11 @@ class KVCache:
 
     def reorder(self, rows: Tensor, parents: Tensor, length: int) -> None:
         """Give each of `rows` the first `length` positions of its parent, both [rows]."""
-        for pool in (self.row_keys, self.row_values):
-            pool[:, rows, :, :length] = pool[:, parents, :, :length]
+        pools = (self.row_keys, self.row_values)
+        # Both are copied before one is written: memory may run out.
+        copies = [pool[:, parents, :, :length] for pool in pools]
+        for pool, copy in zip(pools, copies, strict=True):
+            pool[:, rows, :, :length] = copy
 
     def release(self, row: int, *, is_clean: bool = True) -> None:
         """Free a row, and its source with its last row; zeros replace what is not clean."""

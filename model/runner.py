@@ -8,6 +8,7 @@ from torch import Tensor
 
 from model.decoding.options import DecodingOptions
 from model.decoding.rows import RowTable
+from model.decoding.search import Alignment
 from model.decoding.step import Chooser, Move, Step, Target
 from model.kv_cache import KVCache, round_up
 from model.latent_cache import LatentCache, Source
@@ -143,7 +144,7 @@ class Runner:
         tokens = self._table.newest(index)
         layers: list[Tensor] | None = [] if _wants_attention(targets) else None
         logits = self.network.decode(tokens[:, None], positions[:, None], memory, layers)[:, 0]
-        attention = _attention(layers, targets) if layers else None
+        attention = _attention(layers, targets) if layers else {}
         moves = self._chooser.decide(logits, targets, attention)
         self._record(rows, moves)
         return [move.step for move in moves]
@@ -152,11 +153,12 @@ class Runner:
         """Let every row hold what was chosen for it."""
         parents = [parent for move in moves for parent in move.parents]
         moved = [(row, parent) for row, parent in zip(rows, parents, strict=True) if row != parent]
+        self._table.verify_room(rows)  # from here on nothing raises but for want of memory
         if moved:
             to, origin = torch.tensor(moved, device=self._device).T
-            length = max(self._table.decoded[row] for row in rows) + 1
-            self._table.reorder(to, origin)
+            length = max(self._table.decoded[row] for row, _ in moved) + 1
             self._cache.reorder(to, origin, length)
+            self._table.reorder(to, origin)
         self._table.append(rows, [token for move in moves for token in move.tokens])
         for move in moves:
             name = move.target.rows[0]
@@ -205,11 +207,19 @@ def _wants_attention(targets: Sequence[Target]) -> bool:
     return any(target.options.alignments is not None for target in targets)
 
 
-def _attention(layers: list[Tensor], targets: Sequence[Target]) -> Tensor:
-    """Return [rows, source]: the mean over heads of the layer that each row asks for, or of all."""
-    by_layer = torch.stack([layer[:, :, 0].float().mean(1) for layer in layers])
+def _attention(layers: list[Tensor], targets: Sequence[Target]) -> dict[int, Alignment]:
+    """Return, by place in the step, what each row that asks looks at: the mean over heads.
+
+    It is that of the layer asked for, or of all layers.
+    """
+    asked = [(t.options.alignments, t.source_length) for t in targets for _ in t.rows]
+    places = [place for place, (wanted, _) in enumerate(asked) if wanted is not None]
+    # [layers, places, source]
+    by_layer = torch.stack([layer[places, :, 0].float().mean(1) for layer in layers])
     average = by_layer.mean(0)
-    wanted = [target.options.alignments for target in targets for _ in target.rows]
-    return torch.stack(
-        [by_layer[w, row] if isinstance(w, int) else average[row] for row, w in enumerate(wanted)]
-    )
+    found = {}
+    for index, place in enumerate(places):
+        wanted, length = asked[place]
+        weights = by_layer[wanted, index] if isinstance(wanted, int) else average[index]
+        found[place] = tuple(weights[:length].tolist())
+    return found

@@ -17,21 +17,23 @@ class Alternatives:
     options: DecodingOptions
     eos: int
     live: tuple[Live, ...]
+    certain: Node  # the root: the first alternative is not known to be wanted before all ended
     ended: tuple[Hypothesis | None, ...] = ()  # by row
 
     @classmethod
     def begin(cls, options: DecodingOptions, eos: int) -> "Alternatives":
         """Start from the target's prefix, in the first row."""
-        return cls(options, eos, (Live(Node(), 0.0, 0),), (None,) * options.alternatives)
+        root = Node()
+        return cls(options, eos, (Live(root, 0.0, 0),), root, (None,) * options.alternatives)
 
     @property
     def width(self) -> int:
         """How many candidates are needed of each row: one of the first may be the end."""
-        return self.options.alternatives + 1
+        return self.options.alternatives + 1 if self._is_beginning else 1
 
     def advance(self, candidates: Sequence[Sequence[Candidate]]) -> "Alternatives":
         """Branch off at the first token, then continue each by its likeliest."""
-        if self.live[0].node.depth == 0 and len(self.live) == 1:
+        if self._is_beginning:
             chosen = [(0, candidate) for candidate in self._first(candidates[0])]
         else:
             chosen = [(row, candidates[row][0]) for row in range(len(self.live))]
@@ -43,6 +45,10 @@ class Alternatives:
             if ended[row] is None:
                 ended[row] = self._end(before, next_)
         return replace(self, live=tuple(live), ended=tuple(ended))
+
+    @property
+    def _is_beginning(self) -> bool:
+        return self.live[0].node is self.certain
 
     def _first(self, candidates: Sequence[Candidate]) -> list[Candidate]:
         """Return the first tokens to branch off with; an empty target is no alternative."""
@@ -66,14 +72,6 @@ class Alternatives:
             was_forced = is_last and self.options.forced_eos is not None
             return Hypothesis.ending_in(before.node, score, "length" if was_forced else "stop")
         return Hypothesis.ending_in(after.node, score, "length") if is_last else None
-
-    @property
-    def certain(self) -> Node:
-        """Nothing is certain before all have ended: the first is not known to be wanted."""
-        node = self.live[0].node
-        while node.before is not None:
-            node = node.before
-        return node
 
     @property
     def hypotheses(self) -> tuple[Hypothesis, ...]:

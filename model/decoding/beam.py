@@ -10,6 +10,7 @@ from model.decoding.options import DecodingOptions
 from model.decoding.search import Candidate, Hypothesis, Live, Node, agreement
 
 _END_TOKENS = 1
+_IMPOSSIBLE = float("-inf")
 
 
 class _Finished(NamedTuple):
@@ -30,6 +31,8 @@ class BeamSearch:
 
     Of `(1 + end tokens) * num_beams` continuations the best that do not end live on; those among
     the first `num_beams` that end are finished, if the finished ones can still be improved.
+    What filters made impossible is no continuation: where hardly anything is possible, fewer than
+    `num_beams` live.
     """
 
     options: DecodingOptions
@@ -53,7 +56,8 @@ class BeamSearch:
         """Continue by one token.
 
         Args:
-            candidates: by row, best first, `width` of each; rows beyond `live` are not read.
+            candidates: by row, best first, `width` of each; rows beyond `live` are not read, and
+                one of each is possible.
         """
         beams = self.options.num_beams
         generated = self.live[0].node.depth + 1
@@ -77,6 +81,7 @@ class BeamSearch:
             _Continuation(live.score + candidate.log_prob, beam, candidate)
             for beam, live in enumerate(self.live)
             for candidate in candidates[beam]
+            if candidate.log_prob > _IMPOSSIBLE
         )
         return heapq.nlargest(self.width, continuations, key=attrgetter("score"))
 

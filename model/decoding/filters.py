@@ -37,9 +37,13 @@ def forbid_early_end(logits: Tensor, rows: Tensor, table: RowTable, eos: int) ->
 
 
 def force(logits: Tensor, index: int, token: int) -> None:
-    """Leave `logits[index]` no choice but `token`, with the score that transformers gives it."""
+    """Leave `logits[index]` no choice but `token`, with the score that transformers gives it.
+
+    A row that is not finite stays so: its health is judged by what the filters leave.
+    """
+    is_finite = logits[index].amax().isfinite()
     logits[index] = _NEVER
-    logits[index, token] = 0.0
+    logits[index, token] = torch.where(is_finite, 0.0, float("nan"))
 
 
 def apply(

@@ -65,8 +65,14 @@ class RowTable:
         prefix, position = self.options[row].target_prefix, self.decoded[row]
         return prefix[position] if position < len(prefix) else None
 
+    def verify_room(self, row_list: Sequence[int]) -> None:
+        """Raise IndexError if a row cannot hold one token more."""
+        for row in row_list:
+            if self.decoded[row] + 1 >= self.history.shape[1]:
+                raise IndexError(f"row {row} holds {self.decoded[row]} tokens, all it can")
+
     def append(self, row_list: Sequence[int], tokens: Sequence[int]) -> None:
-        """Record one token per row; raises beyond the capacity, with nothing changed."""
+        """Record one token per row, for which there must be room."""
         rows = torch.tensor(row_list, device=self.lengths.device)
         lengths = self.lengths[rows] + 1
         self.history[rows, lengths] = torch.tensor(tokens, device=lengths.device)

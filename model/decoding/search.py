@@ -1,7 +1,7 @@
 """Hypotheses: how those of one target branch, end and agree; pure Python, no tensors."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, NamedTuple, Protocol
 
 Alignment = tuple[float, ...]  # how much one target token looks at each source token
@@ -15,7 +15,7 @@ class Node:
     """
 
     token: int = -1
-    before: "Node | None" = None
+    before: "Node | None" = field(default=None, repr=False)  # of any length
     depth: int = 0  # tokens up to here
     log_prob: float = 0.0
     alignment: Alignment = ()

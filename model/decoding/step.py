@@ -1,6 +1,6 @@
 """One decode step's choices: from the logits of all running rows to what each target gained."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -87,7 +87,7 @@ class _Rows:
     tokens: list[int]
     scores: list[float]
     healthy: list[bool]
-    alignments: list[Alignment]
+    alignments: Mapping[int, Alignment]  # of rows that asked
     candidates: dict[int, list[Candidate]]  # of rows that search
 
 
@@ -98,15 +98,15 @@ class Chooser:
         self._table, self._eos, self._suppressed = table, eos, suppressed
 
     def decide(
-        self, logits: Tensor, targets: Sequence[Target], attention: Tensor | None
+        self, logits: Tensor, targets: Sequence[Target], alignments: Mapping[int, Alignment]
     ) -> list[Move]:
         """Choose what every row continues with; returns one move per target.
 
         Args:
             logits: [rows, vocabulary] float32, the targets' rows in order, then padding.
-            attention: [rows, source] if any target wants alignments.
+            alignments: by place in the step, of each row whose target wants them.
         """
-        rows = self._read(logits, targets, attention)
+        rows = self._read(logits, targets, alignments)
         moves, place = [], 0
         for target in targets:
             span = range(place, place + len(target.rows))
@@ -114,7 +114,9 @@ class Chooser:
             place = span.stop
         return moves
 
-    def _read(self, logits: Tensor, targets: Sequence[Target], attention: Tensor | None) -> _Rows:
+    def _read(
+        self, logits: Tensor, targets: Sequence[Target], alignments: Mapping[int, Alignment]
+    ) -> _Rows:
         rows = [row for target in targets for row in target.rows]
         raw, logits = self._log_probabilities(logits, targets)
         logits = logits[: len(rows)]
@@ -124,7 +126,6 @@ class Chooser:
         scores = [0.0] * len(rows)
         if raw is not None:
             scores = raw.gather(1, tokens[:, None]).squeeze(1).tolist()
-        alignments = _alignments(targets, attention)
         candidates = _candidates(logits, raw, targets, alignments)
         return _Rows(tokens.tolist(), scores, healthy.tolist(), alignments, candidates)
 
@@ -166,21 +167,11 @@ class Chooser:
         return _advance(target, target.search.advance([rows.candidates[p] for p in span]))
 
 
-def _alignments(targets: Sequence[Target], attention: Tensor | None) -> list[Alignment]:
-    """Return each row's attention over its own source; empty where it was not asked for."""
-    alignments: list[Alignment] = []
-    for target in targets:
-        for _ in target.rows:
-            if attention is None or target.options.alignments is None:
-                alignments.append(())
-            else:
-                aligned = attention[len(alignments), : target.source_length]
-                alignments.append(tuple(aligned.tolist()))
-    return alignments
-
-
 def _candidates(
-    logits: Tensor, raw: Tensor | None, targets: Sequence[Target], alignments: list[Alignment]
+    logits: Tensor,
+    raw: Tensor | None,
+    targets: Sequence[Target],
+    alignments: Mapping[int, Alignment],
 ) -> dict[int, list[Candidate]]:
     """Return the candidates of every row that searches, by its place in the step."""
     places: dict[int, list[int]] = {}  # by how many candidates their searches need
@@ -199,7 +190,7 @@ def _candidates(
             reported = raw[some].gather(1, tokens).masked_fill(~asked[:, None], 0.0)
         columns = zip(some, tokens.tolist(), values.tolist(), reported.tolist(), strict=True)
         for place, ids, log_probs, raws in columns:
-            aligned = alignments[place]
+            aligned = alignments.get(place, ())
             row = zip(ids, log_probs, raws, strict=True)
             found[place] = [Candidate(*each, aligned) for each in row]
     return found
