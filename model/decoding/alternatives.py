@@ -51,9 +51,12 @@ class Alternatives:
         return self.live[0].node is self.certain
 
     def _first(self, candidates: Sequence[Candidate]) -> list[Candidate]:
-        """Return the first tokens to branch off with; an empty target is no alternative."""
+        """Return the first tokens to branch off with.
+
+        An empty target is no alternative, unless it is all there is: where the end is forced.
+        """
         possible = [c for c in candidates if c.token != self.eos and c.log_prob > float("-inf")]
-        return possible[: self.options.alternatives]
+        return possible[: self.options.alternatives] or [*candidates[:1]]
 
     def _continued(self, before: Live, candidate: Candidate, parent: int) -> Live:
         node = Node(

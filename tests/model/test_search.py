@@ -119,6 +119,15 @@ def test_a_finished_hypothesis_that_may_win_keeps_others_from_being_certain() ->
     assert [node.token for node in search.certain.after(0)] == [5], "5 alone may still win"
 
 
+def test_alternatives_of_a_forced_end_are_one_empty_target() -> None:
+    runner = Runner(tiny_network(), rows=3, max_target=60, latent_bytes=0)
+    options = DecodingOptions(max_new_tokens=1, alternatives=3, forced_eos=EOS)
+
+    (last,) = steps_of(runner, random_source(random.Random(7), 96, 20), options)
+
+    assert [hypothesis.tokens for hypothesis in last.hypotheses] == [()]
+
+
 def test_rows_are_free_for_others_after_a_search() -> None:
     runner = Runner(tiny_network(), rows=4, max_target=60, latent_bytes=0)
     rng = random.Random(3)
