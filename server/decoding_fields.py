@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from model import DecodingOptions
 from server.errors import InvalidRequest
@@ -75,6 +75,18 @@ class DecodingFields(BaseModel):
         "of all decoder layers, or a layer's index.",
     )
 
+    @field_validator("alignments", mode="before")
+    @classmethod
+    def _layer(cls, value: Any) -> Any:
+        """Take a number in a form for a layer; as booleans 0 and 1 would say no and yes."""
+        is_number = isinstance(value, str) and value.isascii() and value.isdecimal()
+        return int(value) if is_number and len(value) < 20 else value
+
+    @property
+    def wants_alignments(self) -> bool:
+        """Whether alignments are asked for; 0 is a layer."""
+        return self.alignments is not None and self.alignments is not False
+
     def verified(self, defaults: Mapping[str, Any], limit: int) -> Self:
         """Refuse combinations that contradict themselves; returns self.
 
@@ -85,10 +97,15 @@ class DecodingFields(BaseModel):
             self._refuse(_SAMPLING_ONLY, "without sampling; send a temperature above 0 too")
         if self._beams(defaults) == 1:
             self._refuse(_BEAMS_ONLY, "without beam search; send num_beams above 1 too")
-        if self.stop and (self.num_return_sequences or 1) > 1:
+        if self.stop and self.returns_several:
             raise InvalidRequest("stop ends one text: leave out num_return_sequences, or stop")
         self.options(Demand(), limit=limit, defaults=defaults)
         return self
+
+    @property
+    def returns_several(self) -> bool:
+        """Whether more than the best hypothesis is asked for."""
+        return self.num_return_sequences is not None and self.num_return_sequences > 1
 
     def _refuse(self, names: tuple[str, ...], reason: str) -> None:
         for name in names:
@@ -162,11 +179,11 @@ class DecodingFields(BaseModel):
             "num_beams": beams,
             "length_penalty": self._value("length_penalty", defaults, 1.0),
             "early_stopping": self._value("early_stopping", defaults, False),
-            "num_hypotheses": self.num_return_sequences or 1,
+            "num_hypotheses": 1 if self.num_return_sequences is None else self.num_return_sequences,
         }
 
     def _alignments(self) -> Literal["average"] | int | None:
-        if self.alignments is None or self.alignments is False:
+        if not self.wants_alignments:
             return None
         return "average" if self.alignments is True else self.alignments
 

@@ -116,8 +116,10 @@ class Engine:
         self._max_waiting = max_waiting
         self._device = device or DeviceLock()
         self._clock = clock
-        self._door = threading.Lock()  # guards _held, _closed and the order of the inbox
-        self._held = 0
+        self._door = (
+            threading.Lock()
+        )  # guards _held, _held_rows, _closed and the order of the inbox
+        self._held = self._held_rows = 0
         self._closed = False
         self._ids = itertools.count(1)
         self._inbox: queue.SimpleQueue[_Arrivals | _Cancellations | None] = queue.SimpleQueue()
@@ -174,7 +176,7 @@ class Engine:
         with self._door:
             if self._closed:
                 raise Draining("the server is shutting down; retry on another instance", 1.0)
-            waiting = self._held - self._scheduler.slots
+            waiting = self._waiting
             if waiting >= self._max_waiting and group is None:
                 raise QueueFull(f"{waiting} segments wait already; retry in 1 s", 1.0)
             ids = [next(self._ids) for _ in requests]
@@ -195,7 +197,15 @@ class Engine:
                 )
             )
             self._held += len(ids)
+            self._held_rows += sum(request.options.rows for request in requests)
         return ids
+
+    @property
+    def _waiting(self) -> int:
+        """Estimate how many accepted generations no slot is left for."""
+        if self._held_rows <= self._scheduler.slots:
+            return 0
+        return self._held - self._held * self._scheduler.slots // self._held_rows
 
     def cancel(self, ids: Sequence[int]) -> None:
         """Give up generations; those that have ended already are not touched."""
@@ -359,8 +369,10 @@ class Engine:
         updates = [self._update(generation, now) for generation in wanted]
         if not updates:
             return
+        ended = [generation for generation in wanted if generation.finish is not None]
         with self._door:
-            self._held -= sum(update.finish is not None for update in updates)
+            self._held -= len(ended)
+            self._held_rows -= sum(generation.options.rows for generation in ended)
         self._publish(updates)
 
     @staticmethod

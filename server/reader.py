@@ -57,10 +57,12 @@ class Reader:
     timings: Timings | None = None
     variants: tuple[Variant, ...] = ()
     aligned: Aligned | None = None  # where alignments were asked for, at the end
-    preview: str | None = None  # new since it was taken
+    preview: str | None = None  # new since it was taken; empty takes back the last one
     _detokenizer: Detokenizer | None = None
     _waiter: asyncio.Future[None] | None = None
+    _prefix: int = 0  # characters of `text` that the target's prefix gave
     _shown: int = 0  # characters of `text` that were taken
+    _shown_preview: str = ""
     _shown_tokens: int = 0
 
     @property
@@ -96,26 +98,45 @@ class Reader:
         if update.finish is not None and not self.is_over:
             self._extend(detokenizer.finish())
             self._end(update.finish)
-        if update.preview and not self.is_over:
-            self.preview = self._previewed(update.preview, tokenizer)
-        if update.finish is not None and self.request.options.alignments is not None:
+        if self.request.previews:
+            preview = self._previewed(update.preview, tokenizer)
+            self.preview = preview if preview or self._shown_preview else None
+        if self.is_over and self.request.options.alignments is not None:
             self.aligned = self._aligned(tokenizer)
-        self.variants = tuple(self._variant(each, tokenizer) for each in update.hypotheses)
+        if self._wants_variants:
+            self.variants = tuple(self._variant(each, tokenizer) for each in update.hypotheses)
         self.timings = update.timings
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
+        self._wake()
 
     def _begun(self, tokenizer: Tokenizer) -> Detokenizer:
         """Begin the text with the target's prefix."""
         self._detokenizer = tokenizer.detokenizer()
-        for token in self.request.options.target_prefix:
-            self._extend(self._detokenizer.push(token))
+        prefix = self.request.options.target_prefix
+        self.text = "".join(map(self._detokenizer.push, prefix))
+        self._prefix = len(self.text)
         return self._detokenizer
 
+    def fail(self) -> None:
+        """End with an error; whoever waits is woken."""
+        self._end(Finish.ERROR)
+        self._wake()
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    @property
+    def _wants_variants(self) -> bool:
+        options = self.request.options
+        return options.num_hypotheses > 1 or options.alternatives > 0
+
     def _previewed(self, tokens: tuple[int, ...], tokenizer: Tokenizer) -> str:
-        """Return what `tokens` would add to the certain text."""
+        """Return what `tokens` would add to the text that may be taken; nothing at the end."""
+        if self.is_over or not tokens:
+            return ""
         certain = (*self.request.options.target_prefix, *(token.id for token in self.tokens))
-        return tokenizer.decode((*certain, *tokens))[len(self.text) :]
+        text = tokenizer.decode((*certain, *tokens))
+        return text[self._certain : self._first_stop(text, self._prefix)]
 
     def _aligned(self, tokenizer: Tokenizer) -> Aligned:
         return Aligned(
@@ -130,10 +151,11 @@ class Reader:
 
     def take(self) -> tuple[str, tuple[Token, ...]]:
         """Return the certain text and the tokens that were not taken before; raises `error`."""
-        self.preview = None
+        if self.preview is not None:
+            self._shown_preview, self.preview = self.preview, None
         if self.error is not None:
             raise self.error
-        certain = max(self._shown, len(self.text) - self._may_become_a_stop())
+        certain = self._certain
         text, tokens = self.text[self._shown : certain], self.tokens[self._shown_tokens :]
         self._shown, self._shown_tokens = certain, len(self.tokens)
         return text, tuple(tokens)
@@ -141,11 +163,15 @@ class Reader:
     def _extend(self, text: str) -> None:
         start = len(self.text)
         self.text += text
-        stops = self.request.options.stop
-        longest = max(map(len, stops), default=1)
-        found = [i for s in stops if (i := self.text.find(s, max(0, start - longest + 1))) >= 0]
-        if found:
-            self.text, self.finish = self.text[: min(found)], "stop_string"
+        longest = max(map(len, self.request.options.stop), default=1)
+        end = self._first_stop(self.text, max(self._prefix, start - longest + 1))
+        if end is not None:
+            self.text, self.finish = self.text[:end], "stop_string"
+
+    def _first_stop(self, text: str, begin: int) -> int | None:
+        """Return where the first stop string from `begin` on appears."""
+        found = (text.find(stop, begin) for stop in self.request.options.stop)
+        return min((place for place in found if place >= 0), default=None)
 
     def _end(self, finish: Finish) -> None:
         if self.is_over:  # the last piece of text brought a stop string
@@ -157,11 +183,17 @@ class Reader:
         else:
             self.error = GenerationFailed("the model failed on this request, not on others")
 
+    @property
+    def _certain(self) -> int:
+        """How many characters may be taken."""
+        return max(self._shown, len(self.text) - self._may_become_a_stop())
+
     def _may_become_a_stop(self) -> int:
         """Return how many characters at the end may be the beginning of a stop string."""
         if self.finish is not None:
             return 0
-        return max((_overlap(self.text, stop) for stop in self.request.options.stop), default=0)
+        generated = self.text[self._prefix :]
+        return max((_overlap(generated, stop) for stop in self.request.options.stop), default=0)
 
 
 def _overlap(text: str, stop: str) -> int:

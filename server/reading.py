@@ -17,7 +17,8 @@ WINDOW = 512  # segments of one request in the engine at a time
 class Delta:
     """Text that will not change any more; the deltas of one text concatenate to its translation.
 
-    `preview` is what may follow in the segment, and may not: only the next one counts.
+    `preview` is what may follow in the segment, and may not: it stands until the next one, which
+    comes with every text that makes it wrong.
     """
 
     text_index: int
@@ -96,9 +97,10 @@ class Reading:
                     new, tokens = part.take()
                     if new or tokens or preview is not None:
                         yield Delta(index, number, new, tokens, preview)
+                preview = part.preview
                 new, tokens = part.take()  # of one that was over before its turn came
-                if new or tokens:
-                    yield Delta(index, number, new, tokens)
+                if new or tokens or preview is not None:
+                    yield Delta(index, number, new, tokens, preview)
                 self._read += 1
                 if part.others is not None:
                     await part.others.end()

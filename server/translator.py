@@ -4,6 +4,7 @@ JSON and SSE are one path: a JSON answer is the stream, collected.
 """
 
 import asyncio
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
@@ -19,11 +20,30 @@ from server.results import Part, Text
 from server.text.languages import Detection
 from server.text.segmentation import segment
 
+logger = logging.getLogger(__name__)
+
+MAX_WEIGHTS = 2**21  # of attention in one answer, by what its targets may grow to
+
 
 def verify_count(texts: int, limit: int) -> None:
     """Raise TooLarge for more texts than a request may hold."""
     if texts > limit:
         raise TooLarge(f"Invalid request: request ({texts}) exceeds text limit ({limit})")
+
+
+def _verify_weights(texts: Sequence[Text]) -> None:
+    """Raise TooLarge for more attention than an answer may hold."""
+    requests = [reader.request for text in texts for reader in text.readers]
+    weights = sum(
+        len(request.source) * request.options.max_new_tokens
+        for request in requests
+        if request.options.alignments is not None
+    )
+    if weights > MAX_WEIGHTS:
+        raise TooLarge(
+            f"alignments of up to {weights} weights exceed the limit of {MAX_WEIGHTS}; send less "
+            "text, or a smaller max_new_tokens"
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,6 +122,7 @@ class Translator:
             planned = [self._plan(text, source, target, make) for text, source in pairs]
             if fields.target_prefix and any(len(text.readers) > 1 for text in planned):
                 raise InvalidRequest("target_prefix begins one sentence; send sentences singly")
+            _verify_weights(planned)
             return planned
 
         return Reading(self, await asyncio.to_thread(prepare), timeout_s)
@@ -125,7 +146,9 @@ class Translator:
             source = await asyncio.to_thread(self.tokenizer.encode_raw, text)
         except OutsideVocabulary as error:
             raise InvalidRequest(str(error)) from error
-        return Reading(self, [Text([make(Prompt(source))])], timeout_s)
+        planned = [Text([make(Prompt(source))])]
+        _verify_weights(planned)
+        return Reading(self, planned, timeout_s)
 
     def covers(self, source: str, target: str) -> bool:
         """Whether it translates the pair; text that is in the target already stays as it is."""
@@ -160,13 +183,20 @@ class Translator:
         stopped = []
         for update in updates:
             if reader := self._readers.get(update.id):
-                reader.receive(update, self.tokenizer)
+                self._receive(reader, update)
                 if update.finish is None and reader.is_over:
                     stopped.append(update.id)
                 if update.finish is not None or reader.is_over:
                     del self._readers[update.id]
         if stopped:  # by a stop string, of which the engine knows nothing
             self.engine.cancel(stopped)
+
+    def _receive(self, reader: Reader, update: Update) -> None:
+        try:
+            reader.receive(update, self.tokenizer)
+        except Exception:  # it takes neither the others with it nor its own end
+            logger.exception("an update could not be read")
+            reader.fail()
 
     # -- text to ids -------------------------------------------------------------------------
 
@@ -216,6 +246,7 @@ class Translator:
             others = None
             if wishes.alternatives:  # one more than wanted: the text itself is likely among them
                 branching = options(frame, len(source), wishes.alternatives + 1)
+                branching = replace(branching, alignments=None, wants_scores=False)
                 others = Reader(Request(source, branching, streams=False))
             # A stop string is found in the text, so that the text has to be followed.
             streams = wishes.streams or bool(chosen.stop)
@@ -233,14 +264,17 @@ class Translator:
         wishes: Wishes,
     ) -> Demand:
         first = prompt.forced_bos if forced is None else forced
-        if prefix and first is None:
+        if first is None:
             first = self.card.defaults.get("forced_bos_token_id")
+        # What is forced to come first comes before what the text shall begin with, and before
+        # alternatives branch.
+        if first is not None and (prefix or alternatives):
+            prefix = (first, *prefix)
         return Demand(
             source_tokens=source_tokens,
             start=prompt.start,
             forced_bos=first,
-            # What is forced to come first comes before what the text shall begin with.
-            target_prefix=(first, *prefix) if prefix and first is not None else prefix,
+            target_prefix=prefix,
             alternatives=alternatives,
             wants_scores=wishes.scores,
         )

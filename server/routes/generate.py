@@ -96,18 +96,25 @@ async def generate(request: Request, shared: Shared) -> dict[str, Any]:
     if prepared.parameters.details:
         listed = [_token(token) for token in tokens]
         answer["details"] = {**_details(result, prepared), "prefill": [], "tokens": listed}
-    if (prepared.parameters.num_return_sequences or 1) > 1:
-        answer["sequences"] = [
-            {
-                "generated_text": variant.text,
-                "score": round(variant.score, 6),
-                "finish_reason": _FINISH[variant.finish],
-            }
-            for variant in result.hypotheses
-        ]
+    answer |= _sequences(result, prepared)
     if result.alignments:
         answer["alignments"] = aligned(result.alignments[0])
     return answer
+
+
+def _sequences(result: Result, prepared: Prepared) -> dict[str, Any]:
+    """Return all hypotheses, where several were asked for."""
+    if not prepared.parameters.returns_several:
+        return {}
+    listed = [
+        {
+            "generated_text": variant.text,
+            "score": round(variant.score, 6),
+            "finish_reason": _FINISH[variant.finish],
+        }
+        for variant in result.hypotheses
+    ]
+    return {"sequences": listed}
 
 
 def _token(token: Token) -> dict[str, Any]:
@@ -167,6 +174,7 @@ async def generate_stream(
         end = {"id": 0, "text": "", "logprob": 0.0, "special": True}
         final = held[0] if held else {"index": 1, "token": end}
         final |= {"generated_text": result.text, "details": _details(result, prepared)}
+        final |= _sequences(result, prepared)
         return [event(final)]
 
     deltas = prepared.reading.deltas()

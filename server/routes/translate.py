@@ -154,12 +154,12 @@ def _extras(prepared: Prepared, result: Result) -> dict[str, Any]:
     fields, extras = prepared.fields, dict[str, Any]()
     if fields.alternatives:
         extras["alternatives"] = [variant.text for variant in result.alternatives]
-    if (fields.num_return_sequences or 1) > 1:
+    if fields.returns_several:
         extras["hypotheses"] = [
             {"text": variant.text, "score": round(variant.score, 6)}
             for variant in result.hypotheses
         ]
-    if fields.alignments not in (None, False):
+    if fields.wants_alignments:
         extras["alignments"] = [aligned(each) for each in result.alignments]
     return extras
 

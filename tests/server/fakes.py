@@ -4,7 +4,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
-from model import Arrival, Step
+from model import Arrival, Hypothesis, Step
 
 EOS = 0
 
@@ -26,13 +26,19 @@ class FakePending:
 
 @dataclass
 class EchoRunner:
-    """`fails(call, number, tokens)` decides whether a call raises; numbers count all calls."""
+    """`fails(call, number, tokens)` decides whether a call raises; numbers count all calls.
+
+    What holds several rows is a search: two tokens become certain in every second step, and it ends
+    with two hypotheses, the source and its reverse.
+    """
 
     fails: Callable[[str, int, list[int]], bool] = lambda call, number, tokens: False
     sick: frozenset[int] = frozenset()  # tokens whose row is unhealthy
     latents: FakeLatents = field(default_factory=FakeLatents)
     may_step: threading.Event = field(default_factory=threading.Event)
-    rows: dict[int, list[int]] = field(default_factory=dict)
+    rows: dict[int, list[int]] = field(default_factory=dict)  # what is to come, by first row
+    read: dict[int, list[int]] = field(default_factory=dict)  # what has come
+    held: dict[int, tuple[int, ...]] = field(default_factory=dict)  # all rows, by the first
     steps: list[int] = field(default_factory=list)  # batch sizes
     calls: int = 0
 
@@ -47,8 +53,12 @@ class EchoRunner:
     def admit(self, arrivals: Sequence[Arrival]) -> None:
         self._count("admit", [token for a in arrivals for token in a.source])
         for arrival in arrivals:
-            assert arrival.rows[0] not in self.rows, "a row was given out twice"
-            self.rows[arrival.rows[0]] = [*arrival.source]
+            used = {row for rows in self.held.values() for row in rows}
+            assert not used & {*arrival.rows}, "a row was given out twice"
+            assert len(arrival.rows) == arrival.options.rows
+            name = arrival.rows[0]
+            self.rows[name], self.read[name] = [*arrival.source], []
+            self.held[name] = arrival.rows
             self.latents.misses += 1
 
     def launch(self, rows: Sequence[int]) -> FakePending:
@@ -57,17 +67,29 @@ class EchoRunner:
         self._count("launch", tokens)
         self.steps.append(len(rows))
         for row in rows:
-            del self.rows[row][0]
-        return FakePending([self._step(token) for token in tokens])
+            self.read[row].append(self.rows[row].pop(0))
+        return FakePending([self._step(row) for row in rows])
 
-    def _step(self, token: int) -> Step:
-        if token in self.sick:
+    def _step(self, row: int) -> Step:
+        read = self.read[row]
+        if read[-1] in self.sick:
             return Step(is_healthy=False)
-        return Step((token,), (-float(token),))
+        if len(self.held[row]) == 1:
+            return Step((read[-1],), (-float(read[-1]),))
+        if read[-1] == EOS:
+            found = tuple(read[:-1])
+            return Step(hypotheses=(_hypothesis(found), _hypothesis(found[::-1])))
+        if len(read) % 2:
+            return Step(preview=(read[-1],))
+        return Step(tuple(read[-2:]), tuple(-float(token) for token in read[-2:]))
 
     def release(self, rows: Sequence[int]) -> None:
         for row in rows:
-            del self.rows[row]
+            del self.rows[row], self.read[row], self.held[row]
+
+
+def _hypothesis(tokens: tuple[int, ...]) -> Hypothesis:
+    return Hypothesis(tokens, -1.0, "stop", tuple(-float(token) for token in tokens), ())
 
 
 def echoes(*tokens: int) -> Iterator[int]:
