@@ -95,6 +95,8 @@ async def generate(request: Request, shared: Shared) -> dict[str, Any]:
         answer["warnings"] = list(result.warnings)
     if prepared.parameters.details:
         listed = [_token(token) for token in tokens]
+        if listed:
+            listed[-1]["text"] += _held_back(result.text, "".join(t["text"] for t in listed))
         answer["details"] = {**_details(result, prepared), "prefill": [], "tokens": listed}
     if (prepared.parameters.num_return_sequences or 1) > 1:
         answer["sequences"] = [
@@ -108,6 +110,11 @@ async def generate(request: Request, shared: Shared) -> dict[str, Any]:
     if result.alignments:
         answer["alignments"] = aligned(result.alignments[0])
     return answer
+
+
+def _held_back(text: str, told: str) -> str:
+    """Return what became certain with the end: half a character, a space that stays."""
+    return text.removeprefix(told) if text.startswith(told) else ""
 
 
 def _token(token: Token) -> dict[str, Any]:
@@ -148,15 +155,15 @@ async def generate_stream(
     request: Request, prepared: Annotated[Prepared, Depends(_submitted)]
 ) -> AsyncIterator[ServerSentEvent]:
     """Send one event a token; the last one carries `generated_text`, or one event an `error`."""
-    sent = 0
+    sent, told = 0, ""
     held: list[dict[str, Any]] = []  # the newest event: it becomes the last one at the end
 
     def each(delta: Delta) -> list[ServerSentEvent]:
-        nonlocal sent
+        nonlocal sent, told
         ready = []
         for token in delta.tokens:
             ready += [event(one) for one in held]
-            sent += 1
+            sent, told = sent + 1, told + token.text
             held[:] = [
                 {"index": sent, "token": _token(token), "generated_text": None, "details": None}
             ]
@@ -166,6 +173,7 @@ async def generate_stream(
         (result,) = prepared.reading.results()
         end = {"id": 0, "text": "", "logprob": 0.0, "special": True}
         final = held[0] if held else {"index": 1, "token": end}
+        final["token"]["text"] += _held_back(result.text, told)
         final |= {"generated_text": result.text, "details": _details(result, prepared)}
         return [event(final)]
 
