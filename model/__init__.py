@@ -13,7 +13,7 @@ import torch
 from model.backends import cpu
 from model.building import build, default_precision, generation_defaults, model_config
 from model.checkpoint import Checkpoint, CheckpointError
-from model.config import ModelConfig, UnsupportedModel
+from model.config import ModelConfig, Precision, UnsupportedModel
 from model.decoding.options import DecodingOptions
 from model.decoding.search import Hypothesis
 from model.decoding.step import Step
@@ -53,7 +53,7 @@ logger = logging.getLogger(__name__)
 
 BUNDLED = Path(__file__).parent / "bundled" / "en-de"
 
-Precision = Literal["auto", "float32", "bfloat16", "float16", "int8"]
+Asked = Precision | Literal["auto"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +105,7 @@ def load(
     *,
     name: str | None = None,
     device: str = "cpu",
-    precision: Precision = "auto",
+    precision: Asked = "auto",
     slots: int = 64,
     latent_bytes: int = 256 * 2**20,
 ) -> Model:
@@ -133,7 +133,7 @@ def load(
     return Model(runner, tokenizer, card)
 
 
-def describe(folder: Path, *, device: str = "cpu", precision: Precision = "auto") -> Card:
+def describe(folder: Path, *, device: str = "cpu", precision: Asked = "auto") -> Card:
     """Return what a checkpoint folder can do without reading its weights; arguments as for `load`.
 
     Raises:
@@ -186,17 +186,12 @@ def _network(checkpoint: Checkpoint, device: str, precision: str) -> tuple[Encod
     return network, parameters
 
 
-def _precision(device: str, precision: Precision, config: ModelConfig) -> str:
+def _precision(device: str, asked: Asked, config: ModelConfig) -> Precision:
     """Return the precision to use; raises UnsupportedModel where the device lacks it."""
-    is_cpu = torch.device(device).type == "cpu"
-    if precision == "auto" and not is_cpu:
-        return default_precision(device, config)
-    if precision == "auto" and not cpu.activation_steps():
-        logger.warning("this CPU, or this build of PyTorch, cannot do int8: using float32")
-        return "float32"
-    if precision not in ("auto", "int8"):
+    precision = default_precision(device, config) if asked == "auto" else asked
+    if precision != "int8":
         return precision
-    if not is_cpu:
+    if torch.device(device).type != "cpu":
         raise UnsupportedModel(f"precision int8 runs on CPUs only: choose another for {device}")
     if not cpu.activation_steps():
         raise UnsupportedModel(
@@ -204,7 +199,7 @@ def _precision(device: str, precision: Precision, config: ModelConfig) -> str:
         )
     if cpu.activation_steps() < 127:
         logger.warning("this CPU lacks AVX-512 VNNI: int8 rounds activations to seven bits")
-    return "int8"
+    return precision
 
 
 def _defaults(checkpoint: Checkpoint, config: ModelConfig) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """From a checkpoint to its network: chooses the family, reads each tensor into its place."""
 
+import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
@@ -8,11 +9,14 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from model.backends import cpu
 from model.checkpoint import Checkpoint, CheckpointError, Wanted
-from model.config import ModelConfig, UnsupportedModel
+from model.config import ModelConfig, Precision, UnsupportedModel
 from model.families import bart, m2m100, marian, mbart, mt5, pegasus, t5
 from model.generation_config import GenerationDefaults, defaults
 from model.transformer import EncoderDecoder
+
+logger = logging.getLogger(__name__)
 
 _BIAS = "logits_bias"
 _STACKS = ("encoder", "decoder")
@@ -89,11 +93,14 @@ def _naming_files(checkpoint: Checkpoint) -> Iterator[None]:
         raise UnsupportedModel(f"{files}: {error}") from error
 
 
-def default_precision(device: str, config: ModelConfig) -> str:
-    """Return the precision that serves a model well on a device: a name of a torch dtype."""
-    if device == "cpu":
+def default_precision(device: str, config: ModelConfig) -> Precision:
+    """Return the precision that serves a model well on a device, as measured in docs/models.md."""
+    if torch.device(device).type != "cpu":
+        return "float16" if config.is_float16_safe else "bfloat16"
+    if not cpu.activation_steps():
+        logger.warning("this CPU, or this build of PyTorch, cannot do int8: using float32")
         return "float32"
-    return "float16" if config.is_float16_safe else "bfloat16"
+    return "int8"
 
 
 def build(
@@ -129,7 +136,16 @@ def build(
     for positions in (network.encoder_positions, network.decoder_positions):
         if positions is not None:
             positions.to(dtype=dtype)  # computed ones have not been read
-    return network.to(device).eval()
+    return network.to(device).requires_grad_(False).eval()
+
+
+def verify_names(checkpoint: Checkpoint) -> None:
+    """Raise as `build` does for a tensor that is missing or unknown; no tensor is read."""
+    chosen = family(checkpoint)
+    config = _as_stored(checkpoint, chosen, model_config(checkpoint))
+    with torch.device("meta"):
+        network = EncoderDecoder(replace(config, shares_embedding=False, ties_output=False))
+    _stored_names(checkpoint, chosen, config, network)
 
 
 def _as_stored(checkpoint: Checkpoint, chosen: Family, config: ModelConfig) -> ModelConfig:

@@ -6,6 +6,7 @@ from typing import Literal
 Activation = Literal["relu", "gelu", "gelu_new", "silu"]  # gelu_new approximates gelu by tanh
 NormPlacement = Literal["pre", "post"]
 NormKind = Literal["layer", "rms"]
+Precision = Literal["float32", "bfloat16", "float16", "int8"]
 Positions = Literal["sinusoidal", "tensor2tensor", "learned", "relative"]
 
 

@@ -17,7 +17,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from model import describe
-from model.checkpoint import CheckpointError
+from model.building import verify_names
+from model.checkpoint import Checkpoint, CheckpointError
 from model.hub_files import PICKLED, SERVED, shards
 
 _WHOLE, _INDEX = "model.safetensors", "model.safetensors.index.json"
@@ -57,8 +58,13 @@ def convert(folder: Path, out: Path) -> None:
 
 
 def verify(out: Path) -> None:
-    """Raise what keeps a converted checkpoint from being served, as far as no weights tell."""
+    """Raise what keeps a converted checkpoint from being served; no tensor is read for it.
+
+    Raises:
+        CheckpointError, UnsupportedModel: of its configuration, tokenizer, or names of tensors.
+    """
     describe(out)
+    verify_names(Checkpoint(out))
 
 
 def _weights(folder: Path) -> list[Path]:

@@ -2,7 +2,6 @@
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
-from types import MappingProxyType
 
 import langcodes
 from langcodes.tag_parser import LanguageTagError
@@ -44,17 +43,23 @@ def aliases(codes: Mapping[str, str]) -> dict[str, str]:
     """
     spellings: dict[str, str] = {}
     for client, own in codes.items():
-        tag = _parsed(own)
-        full = [_full(tag), f"{tag.language}-{_likely_script(tag)}"] if tag else []
-        for spelling in (own, own.replace("_", "-"), _SAME.get(client, own), *full):
-            spellings.setdefault(spelling.lower(), client)
+        names = [own, own.replace("_", "-"), _SAME.get(client, own)]
+        for tag in filter(None, (_parsed(own), _parsed(client))):
+            names += [_full(tag), f"{tag.language}-{_likely_script(tag)}"]
+        for name in names:
+            spellings.setdefault(name.lower(), client)
     return spellings | {client.lower(): client for client in codes}
+
+
+def is_language(code: str) -> bool:
+    """Whether a code is a language tag, however it is written."""
+    return _parsed(code) is not None
 
 
 def every_pair(codes: Iterable[str]) -> Mapping[str, tuple[str, ...]]:
     """Return the targets of a model that translates from each of `codes` to each other."""
     ordered = sorted(codes)
-    return MappingProxyType({s: tuple(t for t in ordered if t != s) for s in ordered})
+    return {s: tuple(t for t in ordered if t != s) for s in ordered}
 
 
 def _parsed(code: str) -> langcodes.Language | None:

@@ -7,6 +7,7 @@ import tokenizers
 
 from model.checkpoint import Checkpoint, CheckpointError
 from model.config import UnsupportedModel
+from model.languages import is_language
 from model.tokenizers import assembly
 from model.tokenizers.byt5 import ByT5Tokenizer
 from model.tokenizers.contract import Tokenizer
@@ -49,6 +50,7 @@ _PIPELINES = {
     "PreTrainedTokenizer": assembly.generic,
     "TokenizersBackend": assembly.generic,
 }
+_REFUSED = {"auto_map", "fast_tokenizer_files"}  # code of its own, files by version
 _FLORES = re.compile(r"[a-z]{3}_[A-Z][a-z]{3}")
 _FAIRSEQ = re.compile(r"[a-z]{2}_[A-Z]{2}")
 _TARGET_PIECE = re.compile(r"<2([A-Za-z_]+)>")
@@ -73,6 +75,8 @@ def open_tokenizer(
     named = published.get("tokenizer_class") or checkpoint.config.get("tokenizer_class")
     name = str(named or _REGISTERED.get(architecture, "")).removesuffix("Fast")
     try:
+        for key in _REFUSED & set(published):
+            raise UnsupportedModel(f"tokenizer_config.json: {key} is not supported")
         return _open(checkpoint, name, vocabulary, eos)
     except CheckpointError:
         raise
@@ -156,6 +160,7 @@ def _t5_form(
     pieces = {m[1]: m[0] for token in vocabulary if (m := _TARGET_PIECE.fullmatch(token))}
     if len(pieces) > 1:
         tokenizer.reserve(pieces.values())
-        return TargetPieces(sorted(pieces), tokenizer.encode_bare, eos=eos)
+        codes = sorted(filter(is_language, pieces))
+        return TargetPieces(codes, tokenizer.encode_bare, eos=eos)
     prefixes = text_prefixes(checkpoint.config)
     return TextPrefixes(prefixes, eos=eos) if prefixes else NoTranslation()

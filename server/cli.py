@@ -215,7 +215,7 @@ def download(
 @app.command("convert")
 def convert_(
     model: Place,
-    out: Annotated[Path, typer.Argument(help="A folder that is new or empty.")],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="A folder that is new or empty.")],
     revision: Revision = None,
     offline: Offline = None,
 ) -> None:

@@ -1,7 +1,5 @@
 """Serving: which models are loaded, which of them a request gets, and whether work is welcome."""
 
-from collections.abc import Iterable
-
 from server.auth import Keys
 from server.errors import Draining, NotReady, UnknownModel, UnsupportedLanguage
 from server.metrics import Metrics
@@ -76,8 +74,10 @@ class Serving:
         if target is None:
             among = set().union(*(translator.languages for translator in candidates))
         else:
-            among = {s for t in candidates for s in t.languages if t.covers(s, target)}
-        if not among or (target is not None and among == {_spelling(target, among)}):
+            covered = [(t, s) for t in candidates for s in t.languages if t.covers(s, target)]
+            is_translated = any(s != t.known(target) for t, s in covered)
+            among = {s for _, s in covered} if is_translated else set()
+        if not among:
             raise UnsupportedLanguage(_refusal(candidates, "auto", target))
         if self.detector is None:
             raise NotReady(f"the model is not ready: {self.progress}", 1.0)
@@ -150,18 +150,14 @@ def _refusal(candidates: list[Translator], source: str, target: str | None) -> s
         return f"{names} declares no languages, so that it serves /generate only"
     asked = [target] if source == "auto" else [target, source]
     for code in asked:
-        if code and _spelling(code, languages) not in languages:
+        if code and not any(each.known(code) in each.languages for each in candidates):
             return f"{code[:40]} is not supported; the loaded languages are: {_listed(languages)}"
     if source == "auto":
         return f"no loaded model translates to {target}"
     reachable = {t for t in languages if any(each.covers(source, t) for each in candidates)}
-    reachable.discard(_spelling(source, languages))
+    reachable -= {each.known(source) for each in candidates}
     to = _listed(sorted(reachable)) or "nothing"
     return f"{source} to {target} is not supported; {source} can be translated to: {to}"
-
-
-def _spelling(code: str, languages: Iterable[str]) -> str:
-    return next((known for known in languages if known.lower() == code.lower()), code)
 
 
 def _listed(codes: list[str]) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 
-from model import Card, DecodingOptions, Prompt, Tokenizer
+from model import Card, DecodingOptions, OutsideVocabulary, Prompt, Tokenizer
 from server.decoding_fields import DecodingFields, Demand
 from server.engine import Engine
 from server.errors import InvalidRequest, TooLarge, UnsupportedLanguage
@@ -89,10 +89,10 @@ class Translator:
             InvalidRequest, UnsupportedLanguage, TooLarge: before anything is accepted.
         """
         self.verify_size(texts)
-        target = self._known(target)
+        target = self.known(target)
         sources: Sequence[str | Detection] = source
         if isinstance(source, str):
-            sources = [self._known(source)] * len(texts)
+            sources = [self.known(source)] * len(texts)
         for language in {each if isinstance(each, str) else each.language for each in sources}:
             self._verify_pair(language, target)
         make = self._maker(fields, wishes)
@@ -121,12 +121,15 @@ class Translator:
         """
         self.verify_size([text])
         make = self._maker(fields, wishes)
-        source = await asyncio.to_thread(self.tokenizer.encode_raw, text)
+        try:
+            source = await asyncio.to_thread(self.tokenizer.encode_raw, text)
+        except OutsideVocabulary as error:
+            raise InvalidRequest(str(error)) from error
         return Reading(self, [Text([make(Prompt(source))])], timeout_s)
 
     def covers(self, source: str, target: str) -> bool:
         """Whether it translates the pair; text that is in the target already stays as it is."""
-        source, target = self._known(source), self._known(target)
+        source, target = self.known(source), self.known(target)
         if source == target:
             return target in self.languages
         return target in self.card.targets.get(source, ())
@@ -269,8 +272,8 @@ class Translator:
                 f"Invalid request: request ({longest}) exceeds text limit ({self._max_characters})"
             )
 
-    def _known(self, code: str) -> str:
-        """Return the model's own spelling of a language code, whatever its case."""
+    def known(self, code: str) -> str:
+        """Return the code that `targets` has for a language code, however it is spelled."""
         return self._codes.get(code.lower(), code)
 
     def _verify_pair(self, source: str, target: str) -> None:

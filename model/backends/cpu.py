@@ -5,6 +5,8 @@ comes. PyTorch's dynamic quantisation takes one scale for all rows of a call: a 
 depend on what else is in the batch.
 """
 
+import contextlib
+import ctypes
 import functools
 import warnings
 from typing import Protocol, cast
@@ -15,6 +17,8 @@ from torch import Tensor, nn
 
 from model.transformer import EncoderDecoder
 
+_LARGEST_HALF = torch.finfo(torch.float16).max
+
 
 class _Packed(Protocol):
     """Weights in the memory layout of PyTorch's eight-bit operators, which alone can read it."""
@@ -22,7 +26,7 @@ class _Packed(Protocol):
 
 def _pack(weight: Tensor) -> _Packed:
     """Round `weight` [out, in] to eight bits, each output channel by its own scale."""
-    scales = weight.abs().amax(1).double() / 127
+    scales = torch.linalg.vector_norm(weight, torch.inf, dim=1).double() / 127
     scales.clamp_min_(torch.finfo(torch.float32).tiny)  # of channels of zeros
     zeros = torch.zeros(len(weight), dtype=torch.long)
     with warnings.catch_warnings():  # quantised tensors are to leave PyTorch one day
@@ -62,8 +66,9 @@ class Int8Linear(nn.Module):
         """Quantise `weight` [out, in]; `bias` [out] stays as it is."""
         super().__init__()
         self.out_features, self.in_features = weight.shape
-        self.bias = bias
-        self._packed = _pack(weight.float())
+        self.register_buffer("bias", None if bias is None else bias.detach().float())
+        self.bias: Tensor | None
+        self._packed = _pack(weight.detach().float())
         self._steps = activation_steps()
 
     def forward(self, hidden: Tensor) -> Tensor:
@@ -88,7 +93,7 @@ class HalfEmbedding(nn.Module):
 
     def __init__(self, weight: Tensor) -> None:
         super().__init__()
-        self.register_buffer("table", weight.half())
+        self.register_buffer("table", weight.detach().half())
         self.table: Tensor
 
     def forward(self, tokens: Tensor) -> Tensor:
@@ -96,19 +101,27 @@ class HalfEmbedding(nn.Module):
         return F.embedding(tokens, self.table).float()
 
 
+@torch.no_grad()
 def quantise(network: EncoderDecoder) -> None:
-    """Replace every linear layer of a float32 network by its eight-bit form, one at a time.
+    """Replace every linear layer of a network on the CPU by its eight-bit form, one at a time.
 
-    The vocabulary's table, which the output may share, is kept in float16 for look-ups. Norms,
-    attention and softmax stay in float32.
+    Embedding tables, which the output layer may share, are kept in float16 for look-ups unless
+    they exceed its range. Norms, attention and softmax stay in float32.
     """
     halves: dict[Tensor, HalfEmbedding] = {}  # by the table they share
     for name in [name for name, _ in network.named_modules(remove_duplicate=False)]:
         module = network.get_submodule(name)
         if isinstance(module, nn.Linear):
             network.set_submodule(name, Int8Linear(module.weight, module.bias))
-        elif name in ("embedding", "source_embedding") and isinstance(module, nn.Embedding):
+        elif isinstance(module, nn.Embedding):
             table = module.weight
-            if table not in halves and table.abs().max() <= torch.finfo(torch.float16).max:
+            if table not in halves and max(table.max(), -table.min()) <= _LARGEST_HALF:
                 halves[table] = HalfEmbedding(table)
             network.set_submodule(name, halves.get(table, module))
+    _return_freed_memory()
+
+
+def _return_freed_memory() -> None:
+    """Give the float32 weights' pages back to the system, which glibc would keep between others."""
+    with contextlib.suppress(OSError, AttributeError):  # another C library
+        ctypes.CDLL(None).malloc_trim(0)

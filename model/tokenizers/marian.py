@@ -1,7 +1,6 @@
 """Marian's tokenizer: a SentencePiece model for each side, and vocab.json for their ids."""
 
 from collections.abc import Iterable, Mapping
-from types import MappingProxyType
 from typing import Any
 
 import sentencepiece
@@ -61,11 +60,11 @@ class MarianTokenizer:
         declared = str(values.get("target_lang") or "")
         targets = client_codes(self._first or ([declared] if declared else []))
         self._codes = {c: self._first[own] for c, own in targets.items() if self._first}
-        self.targets: Mapping[str, tuple[str, ...]] = MappingProxyType(
+        self.targets: Mapping[str, tuple[str, ...]] = (
             {s: tuple(sorted(t for t in targets if t != s)) for s in sources} if targets else {}
         )
         both = aliases(sources) | aliases(targets)
-        self.aliases: Mapping[str, str] = MappingProxyType(both)
+        self.aliases: Mapping[str, str] = both
 
     # -- to ids ------------------------------------------------------------------------------
 

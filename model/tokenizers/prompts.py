@@ -2,14 +2,13 @@
 
 import re
 from collections.abc import Callable, Iterable, Mapping
-from types import MappingProxyType
 from typing import Any, Literal, Protocol
 
 from model.languages import aliases, client_codes, every_pair
 from model.tokenizers.contract import Prompt, UnknownDirection
 
 Encode = Callable[[str], tuple[int, ...]]
-_NOTHING: Mapping[str, Any] = MappingProxyType({})
+_NOTHING: Mapping[str, Any] = {}
 _PREFIXED = re.compile(r"translation_([^_]+(?:_[A-Z][a-z]+)?)_to_(.+)")
 
 
@@ -60,7 +59,7 @@ class LanguageTokens:
         self._ids = {client: own[code] for client, code in codes.items()}
         self._eos, self._source_at, self._target_as = eos, source_at, target_as
         self.targets = every_pair(codes)
-        self.aliases: Mapping[str, str] = MappingProxyType(aliases(codes))
+        self.aliases: Mapping[str, str] = aliases(codes)
 
     def prompt(self, encode: Encode, text: str, source: str, target: str) -> Prompt:
         """Frame the source by its language and the end, and name the target's token."""
@@ -86,7 +85,7 @@ class TargetPieces:
         self._prefixes = {client: f"<2{code}>" for client, code in codes.items()}
         self._encode_raw, self._eos = encode_raw, eos
         self.targets = every_pair(codes)
-        self.aliases: Mapping[str, str] = MappingProxyType(aliases(codes))
+        self.aliases: Mapping[str, str] = aliases(codes)
 
     def prompt(self, encode: Encode, text: str, source: str, target: str) -> Prompt:
         """Put the target's piece in front."""
@@ -104,9 +103,9 @@ class TextPrefixes:
         found: dict[str, list[str]] = {}
         for source, target in sorted(prefixes):
             found.setdefault(source, []).append(target)
-        self.targets: Mapping[str, tuple[str, ...]] = MappingProxyType(
-            {source: tuple(targets) for source, targets in found.items()}
-        )
+        self.targets: Mapping[str, tuple[str, ...]] = {
+            source: tuple(targets) for source, targets in found.items()
+        }
         self.aliases: Mapping[str, str] = _NOTHING
 
     def prompt(self, encode: Encode, text: str, source: str, target: str) -> Prompt:

@@ -39,7 +39,10 @@ class Row:
         return f"| {self.name} | {self.logit_error:.1e} | {greedy} | {beam} |"
 
 
-HEADING = "| family | largest logit error | greedy targets equal | beam hypotheses equal |\n|---|---|---|---|"
+HEADING = (
+    "| family | largest logit error | greedy targets equal | beam hypotheses equal |\n"
+    "|---|---|---|---|"
+)
 
 
 def row(name: str, folder: Path) -> Row:

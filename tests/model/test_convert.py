@@ -12,7 +12,11 @@ from safetensors.torch import load_file
 from transformers import MarianMTModel
 
 from model import Arrival, CheckpointError, DecodingOptions, Model, load
+from model.building import build, verify_names
+from model.checkpoint import Checkpoint
 from model.convert import convert, verify
+from tests.model.reference import FAMILIES, write
+from tests.model.reference import reference as read_reference
 
 TEXT = "How do I get to the station?"
 
@@ -51,6 +55,37 @@ def test_a_pickled_marian_gives_the_same_tokens_once_converted(
     assert greedy(load(out, slots=1)) == greedy(load(tiny_folder, slots=1))
     assert {p.name for p in out.iterdir()} == {p.name for p in tiny_folder.iterdir()}
     assert [p.name for p in out.parent.iterdir()] == ["out"]
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_every_family_loads_converted_as_it_loads_from_its_own_safetensors(
+    name: str, tmp_path: Path
+) -> None:
+    folder = write(name, tmp_path / "model")
+    original = build(Checkpoint(folder)).state_dict()
+    state = read_reference(folder).state_dict()
+    for path in folder.glob("model*.safetensors*"):
+        path.unlink()
+    torch.save(state, folder / "pytorch_model.bin")
+
+    convert(folder, tmp_path / "out")
+
+    verify_names(Checkpoint(tmp_path / "out"))
+    converted = build(Checkpoint(tmp_path / "out")).state_dict()
+    assert converted.keys() >= original.keys()  # a state dict may hold computed positions, too
+    for tensor in original:
+        assert torch.equal(converted[tensor], original[tensor]), tensor
+
+
+def test_a_tensor_that_is_missing_is_told_after_converting(
+    pickled: Path, reference: Any, tmp_path: Path
+) -> None:
+    state = reference.state_dict()
+    del state["final_logits_bias"], state["model.decoder.layers.1.fc1.weight"]
+    torch.save(state, pickled / "pytorch_model.bin")
+    convert(pickled, tmp_path / "out")
+    with pytest.raises(CheckpointError, match=r"model\.decoder\.layers\.1\.fc1\.weight is missing"):
+        verify(tmp_path / "out")
 
 
 def test_tied_tensors_are_written_once_and_parts_of_others_whole(

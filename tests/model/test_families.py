@@ -69,12 +69,12 @@ def greedy(folder: Path, sources: list[list[int]], max_new_tokens: int) -> list[
     network = build(Checkpoint(folder))
     runner = Runner(network, rows=len(sources), max_target=max_new_tokens, latent_bytes=0)
     options = DecodingOptions(max_new_tokens=max_new_tokens)
-    runner.admit([Arrival(row, tuple(source), options) for row, source in enumerate(sources)])
+    runner.admit([Arrival((row,), tuple(source), options) for row, source in enumerate(sources)])
     generated: list[list[int]] = [[] for _ in sources]
     running = list(range(len(sources)))
     while running:
-        for row, token in zip(running, runner.launch(running).result().tokens, strict=True):
-            generated[row].append(token)
+        for row, step in zip(running, runner.launch(running).result(), strict=True):
+            generated[row] += step.tokens
         running = [
             row
             for row in running
@@ -335,9 +335,8 @@ def test_the_default_precision_of_an_accelerator_keeps_activations_in_range(
     folders: Callable[[str], Path],
 ) -> None:
     configs = {name: model_config(Checkpoint(folders(name))) for name in FAMILIES}
-    chosen = {name: default_precision("an accelerator", c) for name, c in configs.items()}
+    chosen = {name: default_precision("meta", c) for name, c in configs.items()}
 
     careful = {name for name, precision in chosen.items() if precision == "bfloat16"}
     assert careful == {"pegasus", "t5", "flan-t5", "mt5", "madlad", "byt5"}
     assert set(chosen.values()) == {"bfloat16", "float16"}
-    assert default_precision("cpu", configs["t5"]) == "float32"

@@ -148,6 +148,14 @@ def test_a_setting_that_a_class_cannot_honour_is_refused(family: str, tmp_path: 
         open_ours(folder)
 
 
+@pytest.mark.parametrize("key", ["auto_map", "fast_tokenizer_files"])
+def test_a_tokenizer_in_other_files_is_refused(key: str, tmp_path: Path) -> None:
+    folder = made("t5", "json", tmp_path)
+    change_json(folder / "tokenizer_config.json", **{key: ["x"]})
+    with pytest.raises(UnsupportedModel, match=f"{key} is not supported"):
+        open_ours(folder)
+
+
 # -- damaged and hostile files -------------------------------------------------------------------
 
 HOSTILE: dict[str, Any] = {

@@ -313,7 +313,10 @@ def _mt5(folder: Path, files: Files) -> int:
 
 
 def _madlad(folder: Path, files: Files) -> int:
-    codes = [f"<2{code}>" for code in ("de", "en", "fr", "ja", "ru", "zh", "zh_Hant", "sr", "ber")]
+    codes = [
+        f"<2{code}>"
+        for code in ("de", "en", "fr", "ja", "ru", "zh", "zh_Hant", "sr", "ber", "back_translated")
+    ]
     options = {"unk_id": 0, "bos_id": 1, "eos_id": 2, "pad_id": -1, "byte_fallback": True}
     model = _model("unigram", 1000, *codes, **options)
     (folder / "spiece.model").write_bytes(model)

@@ -265,3 +265,19 @@ def test_a_translator_refuses_a_pair_that_is_not_its_own(run: Callable[..., Any]
             )
 
     run({"first": EN_DE}, work)
+
+
+def test_other_spellings_of_a_language_route_as_its_code_does(detector: LanguageDetector) -> None:
+    async def main() -> None:
+        serving = Serving(Settings(), Metrics(CollectorRegistry(), "x"))
+        serving.detector = detector
+        known = card(name="first", targets={"fr": ("en",)}, aliases={"eng": "en", "fra": "fr"})
+        serving.translators["first"] = build(EchoRunner(), known)
+        assert serving.translators["first"].covers("FRA", "eng")
+        assert {d.language for d in serving.detect(FRENCH, "eng")} == {"en", "fr"}
+        with pytest.raises(UnsupportedLanguage, match="no loaded model translates to fra"):
+            serving.detect(FRENCH, "fra")
+        with pytest.raises(UnsupportedLanguage, match="can be translated to: nothing"):
+            serving.for_pair("eng", "fra")
+
+    asyncio.run(main())
