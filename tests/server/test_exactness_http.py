@@ -20,6 +20,7 @@ TEXTS = [
     "вода и 翻訳 する, الوقت",
     " time  . don't</s> deu_Latn\tx",  # raw: special tokens count, white space too
 ]
+SENTENCES = [*TEXTS[:1], "Übersetzung für 🙂 das Häuser, “schön”!", TEXTS[2]]
 LOOK_ALIKES = "The </s> house <pad> >>fra<< __fr__ <2fr> fra_Latn fr_XX <extra_id_0> time."
 BEAMS = {"num_beams": 4, "num_return_sequences": 4, "length_penalty": 0.6, "early_stopping": True}
 EVERY_FAMILY = pytest.mark.parametrize("family", complete.FAMILIES)
@@ -215,9 +216,9 @@ def test_translate_gives_the_references_translation(
     case: Case, direction: Direction, ask: Ask
 ) -> None:
     languages = {"source": direction.source, "target": direction.target}
-    found = ask("/translate", q=TEXTS[:3], **languages)["translatedText"]
+    found = ask("/translate", q=SENTENCES, **languages)["translatedText"]
 
-    assert found == [translated(case, direction, text) for text in TEXTS[:3]]
+    assert found == [translated(case, direction, text) for text in SENTENCES]
 
 
 @EVERY_DIRECTION
@@ -279,5 +280,6 @@ def test_a_target_prefix_is_where_the_reference_goes_on_from(case: Case, ask: As
 
 def target_ids(case: Case, text: str) -> list[int]:
     """Return the reference's ids of the beginning of a target."""
-    ids = case.tokenizer(text_target=text, add_special_tokens=False).input_ids
-    return list(ids)
+    is_marian = hasattr(case.tokenizer, "spm_target")  # the others have one model for both sides
+    name = "text_target" if is_marian else "text"
+    return list(case.tokenizer(**{name: text}, add_special_tokens=False).input_ids)
