@@ -172,7 +172,7 @@ async def generate_stream(
     def last() -> list[ServerSentEvent]:
         (result,) = prepared.reading.results()
         end = {"id": 0, "text": "", "logprob": 0.0, "special": True}
-        final = held[0] if held else {"index": 1, "token": end}
+        final: dict[str, Any] = held[0] if held else {"index": 1, "token": end}
         final["token"]["text"] += _held_back(result.text, told)
         final |= {"generated_text": result.text, "details": _details(result, prepared)}
         return [event(final)]

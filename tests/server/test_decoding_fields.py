@@ -101,7 +101,9 @@ def test_what_only_beam_search_reads_is_refused_without_it(name: str) -> None:
 def test_the_models_own_beams_are_searched_unless_a_request_says_otherwise() -> None:
     defaults = {"num_beams": 6, "length_penalty": 2.0, "early_stopping": True}
 
+    assert options({}, defaults | {"renormalize_logits": True}).renormalises
     searched = options({}, defaults)
+    assert not searched.renormalises
     assert (searched.num_beams, searched.length_penalty, searched.early_stopping) == (6, 2.0, True)
     assert options({"num_beams": 1}, defaults).num_beams == 1
     assert options({"num_beams": 2}, defaults).length_penalty == 2.0
