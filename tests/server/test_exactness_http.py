@@ -307,24 +307,42 @@ def test_a_forced_token_is_named_as_the_vocabulary_has_it(
 def test_a_target_prefix_is_where_the_reference_goes_on_from(
     family: str, case: Case, ask: Ask, live: Live
 ) -> None:
-    begin = "Häuser 水"
-    config = case.network.generation_config
-    start = [config.decoder_start_token_id]
-    if config.forced_bos_token_id is not None:
-        start.append(config.forced_bos_token_id)
-    prefix = target_ids(case, begin)
-    for text in TEXTS:
+    begun = beginning(case)
+    for text in TEXTS[1:3]:
         for parameters in ({}, {"num_beams": 1}, {"num_beams": 3, "max_new_tokens": 13}):
-            asked = {**parameters, "target_prefix": begin}
+            asked = {**parameters, "target_prefix": PREFIX}
             found = ask("/generate", inputs=text, parameters=asked)["generated_text"]
-            begun = torch.tensor([[*start, *prefix]])
             assert found == case.texts(text, decoder_input_ids=begun, **parameters)[0]
-            assert found.startswith(case.tokenizer.decode(prefix, skip_special_tokens=True))
+            assert found.startswith(case.tokenizer.decode(begun[0], skip_special_tokens=True))
         assert "".join(told(live, family, inputs=text, parameters=asked)) == found
 
 
-def target_ids(case: Case, text: str) -> list[int]:
-    """Return the reference's ids of the beginning of a target."""
+PREFIX = "Häuser 水"
+
+
+def beginning(case: Case, start: int | None = None, forced: int | None = None) -> Any:
+    """Return the decoder's input [1, length] before anything is generated, by the reference's ids.
+
+    Args:
+        start, forced: first tokens in place of the checkpoint's own.
+    """
+    config = case.network.generation_config
+    first = config.decoder_start_token_id if start is None else start
+    second = config.forced_bos_token_id if forced is None else forced
     is_marian = hasattr(case.tokenizer, "spm_target")  # the others have one model for both sides
     name = "text_target" if is_marian else "text"
-    return list(case.tokenizer(**{name: text}, add_special_tokens=False).input_ids)
+    prefix = case.tokenizer(**{name: PREFIX}, add_special_tokens=False).input_ids
+    return torch.tensor([[first, *([] if second is None else [second]), *prefix]])
+
+
+@EVERY_DIRECTION
+def test_a_translation_goes_on_from_its_prefix(case: Case, direction: Direction, ask: Ask) -> None:
+    languages = {"source": direction.source, "target": direction.target}
+    options = direction.options(case)
+    start, forced = options.get("decoder_start_token_id"), options.get("forced_bos_token_id")
+    source = case.ours.tokenizer.prompt(TEXTS[2], **languages).source
+
+    found = ask("/translate", q=TEXTS[2], target_prefix=PREFIX, **languages)["translatedText"]
+
+    begun = beginning(case, start, forced)
+    assert found == case.texts(source, decoder_input_ids=begun, **options)[0]
