@@ -118,14 +118,15 @@ class Chooser:
         self, logits: Tensor, targets: Sequence[Target], alignments: Mapping[int, Alignment]
     ) -> _Rows:
         rows = [row for target in targets for row in target.rows]
-        raw, logits = self._log_probabilities(logits, targets)
-        logits = logits[: len(rows)]
+        raw, padded = self._log_probabilities(logits, targets)
+        logits = padded[: len(rows)]
         index = torch.tensor(rows, device=logits.device)
         filters.apply(logits, index, rows, self._table, self._eos, self._suppressed)
         tokens, healthy = choose(logits, rows, self._table)
         scores = [0.0] * len(rows)
         if raw is not None:
             scores = raw.gather(1, tokens[:, None]).squeeze(1).tolist()
+        _renormalise(padded, targets)
         candidates = _candidates(logits, raw, targets, alignments)
         return _Rows(tokens.tolist(), scores, healthy.tolist(), alignments, candidates)
 
@@ -165,6 +166,18 @@ class Chooser:
             step = Step((rows.tokens[place],), (score,), aligned)
             return _stay(target, rows.tokens[place], step)
         return _advance(target, target.search.advance([rows.candidates[p] for p in span]))
+
+
+def _renormalise(logits: Tensor, targets: Sequence[Target]) -> None:
+    """Let filtered rows that ask for it sum up to one again, in place; `logits` are padded."""
+    asked = [t.search is not None and t.options.renormalises for t in targets for _ in t.rows]
+    if not any(asked):
+        return
+    # Of all padded rows: of a single one, the sum would be split among threads.
+    total = logits.logsumexp(1, keepdim=True)
+    is_asked = torch.zeros(len(logits), 1, dtype=torch.bool)
+    is_asked[: len(asked), 0] = torch.tensor(asked)
+    logits -= total.masked_fill(~is_asked.to(logits.device), 0.0)
 
 
 def _candidates(

@@ -79,6 +79,7 @@ def _random_choice(rng: random.Random) -> dict[str, Any]:
             "num_hypotheses": rng.randint(1, beams),
             "length_penalty": rng.choice([0.0, 1.0, 2.0]),
             "early_stopping": rng.choice([True, False, "never"]),
+            "renormalises": rng.choice([True, False]),
         }
     return {"alternatives": rng.randint(1, 4)} if kind == "alternatives" else {}
 

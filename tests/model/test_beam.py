@@ -66,6 +66,8 @@ CASES: list[dict[str, Any]] = [
     {"forced_eos": 0},
     {"forced_bos": 17, "forced_eos": 0, "length_penalty": 2.0, "early_stopping": True},
     {"suppressed": (5, 6, 7, 900)},
+    {"renormalises": True, "no_repeat_ngram_size": 1, "repetition_penalty": 0.7},
+    {"renormalises": True, "forced_bos": 17, "forced_eos": 0},
     {"target_prefix": (44, 9, 1200)},
     {"max_new_tokens": 1},
     {"max_new_tokens": 3},
@@ -74,6 +76,7 @@ _NAMES = {
     "forced_bos": "forced_bos_token_id",
     "forced_eos": "forced_eos_token_id",
     "suppressed": "suppress_tokens",
+    "renormalises": "renormalize_logits",
 }
 
 
