@@ -78,9 +78,10 @@ class DecodingFields(BaseModel):
     @field_validator("alignments", mode="before")
     @classmethod
     def _layer(cls, value: Any) -> Any:
-        """Take a number in a form for a layer; as booleans 0 and 1 would say no and yes."""
-        is_number = isinstance(value, str) and value.isascii() and value.isdecimal()
-        return int(value) if is_number and len(value) < 20 else value
+        """Take any number for a layer, in a form too; as booleans 0 and 1 would say no and yes."""
+        if isinstance(value, str) and value.isascii() and value.isdecimal() and len(value) < 20:
+            return int(value)
+        return int(value) if isinstance(value, float) and value.is_integer() else value
 
     @property
     def wants_alignments(self) -> bool:

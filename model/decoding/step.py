@@ -216,17 +216,17 @@ def _stay(target: Target, token: int, step: Step) -> Move:
 
 def _advance(target: Target, search: Search) -> Move:
     """Let the rows of a target hold what lives after a step of its search."""
+    if search.hypotheses:  # nobody reads its rows any more
+        return _stay(replace(target, search=search), 0, Step(hypotheses=search.hypotheses))
     # A row without a hypothesis of its own repeats the first one, unread.
     live = [search.live[i if i < len(search.live) else 0] for i in range(len(target.rows))]
-    hypotheses = search.hypotheses
-    new = [] if hypotheses else search.certain.after(target.certain)
-    preview = search.live[0].node.after(target.certain + len(new)) if not hypotheses else []
+    new = search.certain.after(target.certain)
+    preview = search.live[0].node.after(target.certain + len(new))
     step = Step(
         tokens=tuple(node.token for node in new),
         scores=tuple(node.log_prob for node in new),
         alignments=tuple(node.alignment for node in new if node.alignment),
         preview=tuple(node.token for node in preview),
-        hypotheses=hypotheses,
     )
     return Move(
         step,

@@ -148,3 +148,35 @@ def test_forced_tokens_of_the_model_yield_to_what_a_request_needs() -> None:
     assert chosen(target_prefix=(1,) * 80).max_new_tokens == 20
     with pytest.raises(InvalidRequest, match="leaves no room"):
         chosen(target_prefix=(1,) * 100)
+
+
+@pytest.mark.parametrize(
+    ("sent", "alignments"),
+    [
+        (None, None),
+        (False, None),
+        ("false", None),
+        (True, "average"),
+        ("true", "average"),
+        ("average", "average"),
+        (0, 0),
+        (1, 1),
+        ("0", 0),
+        ("1", 1),
+        (1.0, 1),
+    ],
+)
+def test_alignments_are_the_average_or_a_layer_also_from_a_form(
+    sent: Any, alignments: str | int | None
+) -> None:
+    chosen = options({"alignments": sent}).alignments
+
+    assert (chosen, type(chosen)) == (alignments, type(alignments))
+    assert DecodingFields(alignments=sent).wants_alignments is (alignments is not None)
+
+
+def test_a_number_of_hypotheses_that_makes_no_sense_is_not_taken_for_one() -> None:
+    assert options({"num_beams": 2, "num_return_sequences": None}).num_hypotheses == 1
+    for wrong in (0, -1, 3):
+        with pytest.raises(InvalidRequest, match="num_return_sequences must be between 1 and"):
+            options({"num_beams": 2, "num_return_sequences": wrong})
