@@ -17,8 +17,9 @@ _SAMPLING_TOP_K = 50  # what transformers samples from where a file only says do
 class GenerationDefaults:
     """How a checkpoint wants its targets decoded unless a request says otherwise.
 
-    None where the checkpoint does not say. Lengths count generated tokens, the start token left
-    out. `early_stopping` is True, False or "never", as in transformers.
+    None where the checkpoint does not say. Of a bound on new tokens and one on the length, which
+    counts the start token and a target prefix too, only the one that counts is given.
+    `early_stopping` is True, False or "never", as in transformers.
     """
 
     do_sample: bool | None = None
@@ -31,8 +32,11 @@ class GenerationDefaults:
     num_return_sequences: int | None = None
     length_penalty: float | None = None
     early_stopping: bool | str | None = None
+    renormalize_logits: bool | None = None
     max_new_tokens: int | None = None
     min_new_tokens: int | None = None
+    max_length: int | None = None
+    min_length: int | None = None
 
     def given(self) -> dict[str, Any]:
         """Return the fields that the checkpoint sets."""
@@ -78,7 +82,6 @@ _NEUTRAL: dict[str, Callable[[Any], bool]] = {
     "num_beam_groups": _is_off(1),
     "penalty_alpha": _is_off(0),
     "remove_invalid_values": _is_off(False),
-    "renormalize_logits": _is_off(False),
     "sequence_bias": _is_off([], {}),
     "stop_strings": _is_off([]),
     "token_healing": _is_off(False),
@@ -127,8 +130,11 @@ def defaults(published: Mapping[str, Any], generation: Mapping[str, Any]) -> Gen
         no_repeat_ngram_size=_integer(fields, "no_repeat_ngram_size"),
         num_beams=_integer(fields, "num_beams"),
         num_return_sequences=_integer(fields, "num_return_sequences"),
-        max_new_tokens=_new_tokens(fields, "max"),
-        min_new_tokens=_new_tokens(fields, "min"),
+        renormalize_logits=_switch(fields, "renormalize_logits"),
+        max_new_tokens=_integer(fields, "max_new_tokens"),
+        min_new_tokens=_integer(fields, "min_new_tokens"),
+        max_length=_length(fields, "max"),
+        min_length=_length(fields, "min"),
     )
 
 
@@ -175,13 +181,9 @@ def _suppressed(fields: Mapping[str, Any], eos: int) -> tuple[int, ...]:
     return tuple(dict.fromkeys([*bad, *tokens]))
 
 
-def _new_tokens(fields: Mapping[str, Any], bound: str) -> int | None:
-    own, total = _integer(fields, f"{bound}_new_tokens"), _integer(fields, f"{bound}_length")
-    if total is not None:
-        total = max(total - 1, 0)  # it counts the start token
-    if bound == "max":
-        return total if own is None else own
-    return max(own or 0, total or 0) or None
+def _length(fields: Mapping[str, Any], bound: str) -> int | None:
+    length = _integer(fields, f"{bound}_length")
+    return length if fields.get(f"{bound}_new_tokens") is None else None
 
 
 def _integer(fields: Mapping[str, Any], name: str) -> int | None:

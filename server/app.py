@@ -182,11 +182,12 @@ def build_translator(
 ) -> Translator:
     """Put an engine and a translator in front of a model; the engine is not started."""
     eos = model.runner.config.eos
+    slots = min(settings.slots, model.runner.rows)  # a model that came loaded may have fewer
 
     def engine(publish: Callable[[Sequence[Update]], None]) -> Engine:
         return Engine(
             model.runner,
-            Scheduler(settings.slots, eos, settings.source_tokens_per_tick),
+            Scheduler(slots, eos, settings.source_tokens_per_tick),
             publish,
             metrics.for_model(model.card.name),
             probe=Request((eos,), DecodingOptions(max_new_tokens=1)),

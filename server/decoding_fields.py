@@ -78,9 +78,10 @@ class DecodingFields(BaseModel):
     @field_validator("alignments", mode="before")
     @classmethod
     def _layer(cls, value: Any) -> Any:
-        """Take a number in a form for a layer; as booleans 0 and 1 would say no and yes."""
-        is_number = isinstance(value, str) and value.isascii() and value.isdecimal()
-        return int(value) if is_number and len(value) < 20 else value
+        """Take any number for a layer, in a form too; as booleans 0 and 1 would say no and yes."""
+        if isinstance(value, str) and value.isascii() and value.isdecimal() and len(value) < 20:
+            return int(value)
+        return int(value) if isinstance(value, float) and value.is_integer() else value
 
     @property
     def wants_alignments(self) -> bool:
@@ -153,11 +154,16 @@ class DecodingFields(BaseModel):
             raise InvalidRequest(f"max_new_tokens must be at most {room} for this model")
         longest = self.max_new_tokens
         if longest is None:
-            default = defaults.get("max_new_tokens", 2 * demand.source_tokens + 32)
+            default = _new_tokens(demand, defaults, "max", 2 * demand.source_tokens + 32)
+            if default < 1:
+                raise InvalidRequest(
+                    f"no token is left within the model's own max_length "
+                    f"{defaults.get('max_length')}; send max_new_tokens"
+                )
             longest = max(min(room, default), min(room, self.min_new_tokens or 0))
         shortest = self.min_new_tokens
         if shortest is None:  # the model's wish yields to the request's limit
-            shortest = min(defaults.get("min_new_tokens", 0), longest)
+            shortest = max(min(_new_tokens(demand, defaults, "min", 0), longest), 0)
         return {"max_new_tokens": longest, "min_new_tokens": shortest}
 
     def _sampling(self, demand: Demand, defaults: Mapping[str, Any]) -> dict[str, Any]:
@@ -179,6 +185,7 @@ class DecodingFields(BaseModel):
             "num_beams": beams,
             "length_penalty": self._value("length_penalty", defaults, 1.0),
             "early_stopping": self._value("early_stopping", defaults, False),
+            "renormalises": bool(defaults.get("renormalize_logits")),
             "num_hypotheses": 1 if self.num_return_sequences is None else self.num_return_sequences,
         }
 
@@ -207,3 +214,12 @@ class DecodingFields(BaseModel):
                 raise InvalidRequest("temperature must not be negative")
             return self.temperature > 0
         return bool(defaults.get("do_sample", False)) and (self.num_beams or 1) == 1
+
+
+def _new_tokens(
+    demand: Demand, defaults: Mapping[str, Any], bound: Literal["max", "min"], otherwise: int
+) -> int:
+    """Return the model's own bound; its lengths count the start token and the prefix."""
+    if f"{bound}_length" in defaults:
+        return int(defaults[f"{bound}_length"]) - 1 - len(demand.target_prefix)
+    return int(defaults.get(f"{bound}_new_tokens", otherwise))

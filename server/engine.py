@@ -9,14 +9,15 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 from model import Arrival, Step
 from server.device_lock import DeviceLock
 from server.errors import Draining, QueueFull, TooLarge
 from server.generation import Finish, Generation
-from server.messages import Request, Timings, Update
+from server.messages import Request, Update, begun, news_of
 from server.metrics import ModelMetrics
+from server.runner import Runner
 from server.scheduler import Scheduler
 
 logger = logging.getLogger(__name__)
@@ -25,44 +26,6 @@ PROBE_PERIOD_S = 1.0
 
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
-
-
-class PendingStep(Protocol):
-    """A launched decode step."""
-
-    def result(self) -> list[Step]:
-        """Wait for the step; returns what each target gained."""
-
-
-class Latents(Protocol):
-    """The counts of a latent cache."""
-
-    hits: int
-    misses: int
-
-    @property
-    def bytes(self) -> int:
-        """Tensor data held now."""
-
-
-class Runner(Protocol):
-    """What the engine needs from a model: token ids in, token ids out.
-
-    A call that raises leaves every row as it was, so that it can be repeated with fewer.
-    """
-
-    @property
-    def latents(self) -> Latents:
-        """The cache in front of the encoder."""
-
-    def admit(self, arrivals: Sequence[Arrival]) -> None:
-        """Let sources take free rows."""
-
-    def launch(self, names: Sequence[int]) -> PendingStep:
-        """Decode one token in every row of the targets named by their first rows."""
-
-    def release(self, names: Sequence[int]) -> None:
-        """Free the rows of targets."""
 
 
 class _Arrivals:
@@ -182,17 +145,7 @@ class Engine:
             ids = [next(self._ids) for _ in requests]
             self._inbox.put(
                 _Arrivals(
-                    Generation(
-                        id=identity,
-                        group=ids[0] if group is None else group,
-                        source=request.source,
-                        options=request.options,
-                        max_new_tokens=request.options.max_new_tokens,
-                        deadline=now + timeout_s,
-                        accepted_at=now,
-                        streams=request.streams,
-                        previews=request.previews,
-                    )
+                    begun(request, identity, ids[0] if group is None else group, now, timeout_s)
                     for identity, request in zip(ids, requests, strict=True)
                 )
             )
@@ -366,7 +319,7 @@ class Engine:
         """Publish what is new about `changed`, each once."""
         now = self._clock()
         wanted = [g for g in dict.fromkeys(changed) if g.streams or g.finish is not None]
-        updates = [self._update(generation, now) for generation in wanted]
+        updates = [news_of(generation, now) for generation in wanted]
         if not updates:
             return
         ended = [generation for generation in wanted if generation.finish is not None]
@@ -374,28 +327,6 @@ class Engine:
             self._held -= len(ended)
             self._held_rows -= sum(generation.options.rows for generation in ended)
         self._publish(updates)
-
-    @staticmethod
-    def _update(generation: Generation, now: float) -> Update:
-        seen, generation.published = generation.published, len(generation.target)
-        timings = None
-        if generation.finish is not None:
-
-            def since(moment: float | None) -> float | None:
-                return None if moment is None else moment - generation.accepted_at
-
-            admitted, first = since(generation.admitted_at), since(generation.first_token_at)
-            timings = Timings(admitted, first, now - generation.accepted_at)
-        return Update(
-            generation.id,
-            tuple(generation.target[seen:]),
-            tuple(generation.scores[seen:]),
-            tuple(generation.alignments[seen:]),
-            generation.preview,
-            generation.hypotheses,
-            generation.finish,
-            timings,
-        )
 
     def _measure(self) -> None:
         metrics, latents = self._metrics, self._runner.latents

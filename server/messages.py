@@ -1,9 +1,12 @@
-"""What crosses the engine's door: plain values in, plain values out, nothing mutable."""
+"""What crosses the engine's door: plain values in, plain values out, nothing mutable.
+
+Inside, a request becomes a Generation, and an update tells what is new about one.
+"""
 
 from dataclasses import dataclass
 
 from model import DecodingOptions, Hypothesis
-from server.generation import Finish
+from server.generation import Finish, Generation
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,3 +48,41 @@ class Update:
     hypotheses: tuple[Hypothesis, ...] = ()
     finish: Finish | None = None
     timings: Timings | None = None
+
+
+def begun(request: Request, identity: int, group: int, now: float, timeout_s: float) -> Generation:
+    """Return what the engine makes of a request that it accepts now."""
+    return Generation(
+        id=identity,
+        group=group,
+        source=request.source,
+        options=request.options,
+        max_new_tokens=request.options.max_new_tokens,
+        deadline=now + timeout_s,
+        accepted_at=now,
+        streams=request.streams,
+        previews=request.previews,
+    )
+
+
+def news_of(generation: Generation, now: float) -> Update:
+    """Return what is new since the last call; from now on it is published."""
+    seen, generation.published = generation.published, len(generation.target)
+    return Update(
+        generation.id,
+        tuple(generation.target[seen:]),
+        tuple(generation.scores[seen:]),
+        tuple(generation.alignments[seen:]),
+        generation.preview,
+        generation.hypotheses,
+        generation.finish,
+        None if generation.finish is None else _timings(generation, now),
+    )
+
+
+def _timings(generation: Generation, now: float) -> Timings:
+    def since(moment: float | None) -> float | None:
+        return None if moment is None else moment - generation.accepted_at
+
+    admitted, first = since(generation.admitted_at), since(generation.first_token_at)
+    return Timings(admitted, first, now - generation.accepted_at)

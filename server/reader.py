@@ -11,7 +11,7 @@ from server.messages import Request, Timings, Update
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """One generated token and the text that became certain with it."""
+    """One generated token and the text that became certain with it, a prefix with the first."""
 
     id: int
     text: str
@@ -90,9 +90,10 @@ class Reader:
         aligned = update.alignments or ((),) * len(update.tokens)
         for token, score, alignment in zip(update.tokens, update.scores, aligned, strict=True):
             text = detokenizer.push(token)
+            begun = "" if self.tokens else self.text
             self._extend(text)
             is_special = tokenizer.is_special(token)
-            self.tokens.append(Token(token, text, score, is_special, alignment))
+            self.tokens.append(Token(token, begun + text, score, is_special, alignment))
             if self.is_over:
                 break
         if update.finish is not None and not self.is_over:

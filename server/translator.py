@@ -22,7 +22,7 @@ from server.text.segmentation import segment
 
 logger = logging.getLogger(__name__)
 
-MAX_WEIGHTS = 2**21  # of attention in one answer, by what its targets may grow to
+MAX_WEIGHTS = 2**22  # of attention in one answer, by what its targets may grow to
 
 
 def verify_count(texts: int, limit: int) -> None:

@@ -34,6 +34,7 @@ LAYERS = [
     "server.text.languages",
     "server.decoding_fields",
     "server.engine",
+    "server.runner",
     "server.device_lock",
     "server.scheduler",
     "server.messages",

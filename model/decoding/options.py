@@ -22,6 +22,8 @@ class DecodingOptions:
         stop: strings that end the text where they would appear.
         num_beams: hypotheses kept alive; each takes a row.
         length_penalty, early_stopping: as transformers' beam search defines them.
+        renormalises: whether beam search adds up log-probabilities of what the filters left
+            (transformers' `renormalize_logits`), rather than of all tokens.
         num_hypotheses: how many finished hypotheses are wanted, at most `num_beams`.
         alternatives: instead of a search, that many targets which differ in their first token and
             go on greedily, as CTranslate2's `return_alternatives`; 0 for none.
@@ -47,6 +49,7 @@ class DecodingOptions:
     num_beams: int = 1
     length_penalty: float = 1.0
     early_stopping: EarlyStopping = False
+    renormalises: bool = False
     num_hypotheses: int = 1
     alternatives: int = 0
     start: int | None = None

@@ -118,14 +118,15 @@ class Chooser:
         self, logits: Tensor, targets: Sequence[Target], alignments: Mapping[int, Alignment]
     ) -> _Rows:
         rows = [row for target in targets for row in target.rows]
-        raw, logits = self._log_probabilities(logits, targets)
-        logits = logits[: len(rows)]
+        raw, padded = self._log_probabilities(logits, targets)
+        logits = padded[: len(rows)]
         index = torch.tensor(rows, device=logits.device)
         filters.apply(logits, index, rows, self._table, self._eos, self._suppressed)
         tokens, healthy = choose(logits, rows, self._table)
         scores = [0.0] * len(rows)
         if raw is not None:
             scores = raw.gather(1, tokens[:, None]).squeeze(1).tolist()
+        _renormalise(padded, targets)
         candidates = _candidates(logits, raw, targets, alignments)
         return _Rows(tokens.tolist(), scores, healthy.tolist(), alignments, candidates)
 
@@ -167,6 +168,18 @@ class Chooser:
         return _advance(target, target.search.advance([rows.candidates[p] for p in span]))
 
 
+def _renormalise(logits: Tensor, targets: Sequence[Target]) -> None:
+    """Let filtered rows that ask for it sum up to one again, in place; `logits` are padded."""
+    asked = [t.search is not None and t.options.renormalises for t in targets for _ in t.rows]
+    if not any(asked):
+        return
+    # Of all padded rows: of a single one, the sum would be split among threads.
+    total = logits.logsumexp(1, keepdim=True)
+    is_asked = torch.zeros(len(logits), 1, dtype=torch.bool)
+    is_asked[: len(asked), 0] = torch.tensor(asked)
+    logits -= total.masked_fill(~is_asked.to(logits.device), 0.0)
+
+
 def _candidates(
     logits: Tensor,
     raw: Tensor | None,
@@ -203,17 +216,17 @@ def _stay(target: Target, token: int, step: Step) -> Move:
 
 def _advance(target: Target, search: Search) -> Move:
     """Let the rows of a target hold what lives after a step of its search."""
+    if search.hypotheses:  # nobody reads its rows any more
+        return _stay(replace(target, search=search), 0, Step(hypotheses=search.hypotheses))
     # A row without a hypothesis of its own repeats the first one, unread.
     live = [search.live[i if i < len(search.live) else 0] for i in range(len(target.rows))]
-    hypotheses = search.hypotheses
-    new = [] if hypotheses else search.certain.after(target.certain)
-    preview = search.live[0].node.after(target.certain + len(new)) if not hypotheses else []
+    new = search.certain.after(target.certain)
+    preview = search.live[0].node.after(target.certain + len(new))
     step = Step(
         tokens=tuple(node.token for node in new),
         scores=tuple(node.log_prob for node in new),
         alignments=tuple(node.alignment for node in new if node.alignment),
         preview=tuple(node.token for node in preview),
-        hypotheses=hypotheses,
     )
     return Move(
         step,

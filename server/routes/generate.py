@@ -95,6 +95,8 @@ async def generate(request: Request, shared: Shared) -> dict[str, Any]:
         answer["warnings"] = list(result.warnings)
     if prepared.parameters.details:
         listed = [_token(token) for token in tokens]
+        if listed:
+            listed[-1]["text"] += _held_back(result.text, "".join(t["text"] for t in listed))
         answer["details"] = {**_details(result, prepared), "prefill": [], "tokens": listed}
     answer |= _sequences(result, prepared)
     if result.alignments:
@@ -115,6 +117,11 @@ def _sequences(result: Result, prepared: Prepared) -> dict[str, Any]:
         for variant in result.hypotheses
     ]
     return {"sequences": listed}
+
+
+def _held_back(text: str, told: str) -> str:
+    """Return what became certain with the end: half a character, a space that stays."""
+    return text.removeprefix(told) if text.startswith(told) else ""
 
 
 def _token(token: Token) -> dict[str, Any]:
@@ -155,15 +162,15 @@ async def generate_stream(
     request: Request, prepared: Annotated[Prepared, Depends(_submitted)]
 ) -> AsyncIterator[ServerSentEvent]:
     """Send one event a token; the last one carries `generated_text`, or one event an `error`."""
-    sent = 0
+    sent, told = 0, ""
     held: list[dict[str, Any]] = []  # the newest event: it becomes the last one at the end
 
     def each(delta: Delta) -> list[ServerSentEvent]:
-        nonlocal sent
+        nonlocal sent, told
         ready = []
         for token in delta.tokens:
             ready += [event(one) for one in held]
-            sent += 1
+            sent, told = sent + 1, told + token.text
             held[:] = [
                 {"index": sent, "token": _token(token), "generated_text": None, "details": None}
             ]
@@ -172,7 +179,8 @@ async def generate_stream(
     def last() -> list[ServerSentEvent]:
         (result,) = prepared.reading.results()
         end = {"id": 0, "text": "", "logprob": 0.0, "special": True}
-        final = held[0] if held else {"index": 1, "token": end}
+        final: dict[str, Any] = held[0] if held else {"index": 1, "token": end}
+        final["token"]["text"] += _held_back(result.text, told)
         final |= {"generated_text": result.text, "details": _details(result, prepared)}
         final |= _sequences(result, prepared)
         return [event(final)]

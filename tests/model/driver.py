@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from model import Arrival, DecodingOptions, Hypothesis, Runner, Step
+from model.decoding.search import Alignment
 
 
 @dataclass(frozen=True)
@@ -22,12 +23,14 @@ class Outcome:
     healthy: bool = True
     steps: int = 0
     hypotheses: tuple[Hypothesis, ...] = ()
+    alignments: list[Alignment] = field(default_factory=list)
 
     def take(self, step: Step) -> None:
         self.steps += 1
         self.healthy &= step.is_healthy
         self.tokens += step.tokens
         self.scores += step.scores
+        self.alignments += step.alignments
         self.hypotheses = step.hypotheses
 
 
@@ -79,6 +82,7 @@ def _random_choice(rng: random.Random) -> dict[str, Any]:
             "num_hypotheses": rng.randint(1, beams),
             "length_penalty": rng.choice([0.0, 1.0, 2.0]),
             "early_stopping": rng.choice([True, False, "never"]),
+            "renormalises": rng.choice([True, False]),
         }
     return {"alternatives": rng.randint(1, 4)} if kind == "alternatives" else {}
 

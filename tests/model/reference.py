@@ -63,62 +63,67 @@ _T5_SHAPES: dict[str, Any] = {
     "relative_attention_max_distance": 40,
     "decoder_start_token_id": 0,
 }
+_UNTIED = {"tie_word_embeddings": False}
 
 
-def marian() -> Any:
+def marian(**changes: Any) -> Any:
     """Post-norm, sinusoids, one table for everything, a bias on the logits."""
     tokens = {"pad_token_id": 95, "decoder_start_token_id": 95, "eos_token_id": 0}
     more = {"activation_function": "swish", "scale_embedding": True, "forced_eos_token_id": 0}
-    model = MarianMTModel(MarianConfig(**_SHAPES | tokens | more))
+    model = MarianMTModel(MarianConfig(**_SHAPES | tokens | more | changes))
     model.generation_config.bad_words_ids = [[95]]
     return model
 
 
-def marian_separate() -> Any:
+def marian_separate(**changes: Any) -> Any:
     """Two vocabularies of different size, whose target table is also the output's."""
     tokens = {"pad_token_id": 79, "decoder_start_token_id": 79, "eos_token_id": 0}
     more = {"share_encoder_decoder_embeddings": False, "decoder_vocab_size": 80}
     more |= {"scale_embedding": True}
-    return MarianMTModel(MarianConfig(**_SHAPES | tokens | more))
+    return MarianMTModel(MarianConfig(**_SHAPES | tokens | more | changes))
 
 
-def marian_untied() -> Any:
+def marian_untied(**changes: Any) -> Any:
     """Two vocabularies and a third table for the output."""
     tokens = {"pad_token_id": 79, "decoder_start_token_id": 79, "eos_token_id": 0}
     more = {"share_encoder_decoder_embeddings": False, "decoder_vocab_size": 80}
     more |= {"scale_embedding": True}
-    return MarianMTModel(MarianConfig(**_SHAPES | tokens | more, tie_word_embeddings=False))
+    return MarianMTModel(
+        MarianConfig(**_SHAPES | tokens | more | {"tie_word_embeddings": False} | changes)
+    )
 
 
-def m2m100() -> Any:
+def m2m100(**changes: Any) -> Any:
     """Pre-norm, tensor2tensor sinusoids counted from the padding token's."""
-    return M2M100ForConditionalGeneration(M2M100Config(**_SHAPES))
+    return M2M100ForConditionalGeneration(M2M100Config(**_SHAPES | changes))
 
 
-def nllb() -> Any:
+def nllb(**changes: Any) -> Any:
     """As M2M100, with NLLB's forced language token; its file is sharded."""
-    model = M2M100ForConditionalGeneration(M2M100Config(**_SHAPES | {"scale_embedding": False}))
+    model = M2M100ForConditionalGeneration(
+        M2M100Config(**_SHAPES | {"scale_embedding": False} | changes)
+    )
     model.generation_config.max_length = 60
     return model
 
 
-def mbart() -> Any:
+def mbart(**changes: Any) -> Any:
     """Pre-norm with norms of the embeddings and of the stacks, learned positions; a bf16 file."""
     more = {"scale_embedding": True, "decoder_start_token_id": 2, "forced_eos_token_id": 2}
-    return MBartForConditionalGeneration(MBartConfig(**_SHAPES | more))
+    return MBartForConditionalGeneration(MBartConfig(**_SHAPES | more | changes))
 
 
-def mbart50() -> Any:
+def mbart50(**changes: Any) -> Any:
     """As mBART-25; the language token is forced first and the start is </s>."""
     more = {"decoder_start_token_id": 2, "forced_eos_token_id": 2, "activation_function": "relu"}
-    model = MBartForConditionalGeneration(MBartConfig(**_SHAPES | more))
+    model = MBartForConditionalGeneration(MBartConfig(**_SHAPES | more | changes))
     model.generation_config.forced_bos_token_id = 90
     return model
 
 
-def bart() -> Any:
+def bart(**changes: Any) -> Any:
     """Post-norm with a norm of the embeddings, learned positions."""
-    model = BartForConditionalGeneration(BartConfig(**_SHAPES))
+    model = BartForConditionalGeneration(BartConfig(**_SHAPES | changes))
     model.generation_config.update(
         forced_bos_token_id=0, num_beams=4, length_penalty=2.0, no_repeat_ngram_size=3
     )
@@ -126,41 +131,41 @@ def bart() -> Any:
     return model
 
 
-def pegasus() -> Any:
+def pegasus(**changes: Any) -> Any:
     """Pre-norm, sinusoids that its file stores; an fp16 file."""
-    model = PegasusForConditionalGeneration(PegasusConfig(**_SHAPES | {"scale_embedding": True}))
+    model = PegasusForConditionalGeneration(
+        PegasusConfig(**_SHAPES | {"scale_embedding": True} | changes)
+    )
     model.generation_config.update(num_beams=8, length_penalty=0.6, max_length=64)
     return model
 
 
-def t5() -> Any:
+def t5(**changes: Any) -> Any:
     """Version 1.0: plain feed-forward, tied and scaled output."""
-    return T5ForConditionalGeneration(T5Config(**_T5_SHAPES, feed_forward_proj="relu"))
+    return T5ForConditionalGeneration(
+        T5Config(**_T5_SHAPES | {"feed_forward_proj": "relu"} | changes)
+    )
 
 
-def flan_t5() -> Any:
+def flan_t5(**changes: Any) -> Any:
     """Version 1.1: gated feed-forward, an output of its own."""
-    return _untied(
-        T5Config(**_T5_SHAPES, feed_forward_proj="gated-gelu", tie_word_embeddings=False)
-    )
+    return _untied(T5Config(**_T5_SHAPES | _UNTIED | {"feed_forward_proj": "gated-gelu"} | changes))
 
 
-def mt5() -> Any:
+def mt5(**changes: Any) -> Any:
     """As version 1.1 by name; transformers ties its output, unscaled."""
-    return MT5ForConditionalGeneration(MT5Config(**_T5_SHAPES))
+    return MT5ForConditionalGeneration(MT5Config(**_T5_SHAPES | changes))
 
 
-def madlad() -> Any:
+def madlad(**changes: Any) -> Any:
     """Version 1.1 with a gate of another kind."""
-    return _untied(
-        T5Config(**_T5_SHAPES, feed_forward_proj="gated-silu", tie_word_embeddings=False)
-    )
+    return _untied(T5Config(**_T5_SHAPES | _UNTIED | {"feed_forward_proj": "gated-silu"} | changes))
 
 
-def byt5() -> Any:
+def byt5(**changes: Any) -> Any:
     """Bytes for tokens, a deep encoder and a shallow decoder."""
     shapes = _T5_SHAPES | {"vocab_size": 384, "num_layers": 4, "num_decoder_layers": 1}
-    return _untied(T5Config(**shapes, feed_forward_proj="gated-gelu", tie_word_embeddings=False))
+    return _untied(T5Config(**shapes | _UNTIED | {"feed_forward_proj": "gated-gelu"} | changes))
 
 
 def _untied(config: Any) -> Any:
@@ -169,7 +174,7 @@ def _untied(config: Any) -> Any:
     return model
 
 
-FAMILIES: dict[str, Callable[[], Any]] = {
+FAMILIES: dict[str, Callable[..., Any]] = {
     "marian": marian,
     "marian-separate": marian_separate,
     "marian-untied": marian_untied,
@@ -228,10 +233,10 @@ def _random(name: str, weight: Any, generator: torch.Generator) -> Any:
     return noise * gain / weight.shape[1] ** 0.5
 
 
-def make(name: str) -> Any:
-    """Return the random model `name` of `FAMILIES`, float32."""
+def make(name: str, **changes: Any) -> Any:
+    """Return the random model `name` of `FAMILIES`, float32, with changes of its config."""
     torch.manual_seed(0)
-    return randomise(FAMILIES[name]())
+    return randomise(FAMILIES[name](**changes))
 
 
 def write(name: str, folder: Path) -> Path:

@@ -63,9 +63,14 @@ CASES: list[dict[str, Any]] = [
     {"repetition_penalty": 1.4},
     {"min_new_tokens": 12},
     {"forced_bos": 17},
+    {"forced_bos": 17, "early_stopping": True},
+    {"forced_bos": 17, "early_stopping": True, "length_penalty": -1.0},
+    {"forced_bos": 17, "num_beams": 7, "length_penalty": 0.0},
     {"forced_eos": 0},
     {"forced_bos": 17, "forced_eos": 0, "length_penalty": 2.0, "early_stopping": True},
     {"suppressed": (5, 6, 7, 900)},
+    {"renormalises": True, "no_repeat_ngram_size": 1, "repetition_penalty": 0.7},
+    {"renormalises": True, "forced_bos": 17, "forced_eos": 0},
     {"target_prefix": (44, 9, 1200)},
     {"max_new_tokens": 1},
     {"max_new_tokens": 3},
@@ -74,6 +79,7 @@ _NAMES = {
     "forced_bos": "forced_bos_token_id",
     "forced_eos": "forced_eos_token_id",
     "suppressed": "suppress_tokens",
+    "renormalises": "renormalize_logits",
 }
 
 
@@ -117,3 +123,18 @@ def test_the_cases_reach_ends_of_every_kind(ours: Model) -> None:
 
     assert {hypothesis.finish for hypothesis in found} == {"stop", "length"}
     assert len({len(hypothesis.tokens) for hypothesis in found}) > 6
+
+
+def test_what_is_impossible_is_no_hypothesis_where_transformers_repeats_one(
+    ours: Model, theirs: Any
+) -> None:
+    case = {"forced_bos": 17, "max_new_tokens": 1}
+    options, theirs_options = both(case)
+    (source,) = sources(1)
+
+    (outcome,) = run_together(ours.runner, [Request(source, options)], random.Random(1))
+
+    assert [(h.tokens, h.score) for h in outcome.hypotheses] == [((17,), 0.0)]
+    best, *others = reference(theirs, source, **theirs_options)
+    assert best == ([17], 0.0)
+    assert all(score < -1e8 for _, score in others)

@@ -306,7 +306,7 @@ def test_the_card_says_what_the_files_say(folder: Path) -> None:
     assert (card.name, card.architecture) == ("mine", "marian")
     assert (card.max_source, card.max_target) == (512, 511)
     expected = {"do_sample": True, "temperature": 0.7, "top_k": 20, "num_beams": 1}
-    assert card.defaults == expected | {"max_new_tokens": 39}
+    assert card.defaults == expected | {"max_length": 40}
     assert card.targets == {"de": ("en",), "en": ("de",)}
     assert load(folder).card.name == "model"
 

@@ -145,3 +145,27 @@ def test_a_dropped_source_that_is_not_finite_reaches_no_later_user() -> None:
     cache.bind(0, "good")
 
     assert all(read.isfinite().all() for read in one_step(cache, [0], 0))
+
+
+def test_a_reordering_that_raises_leaves_every_row_as_it_was() -> None:
+    cache = kv_cache()
+    one_step(cache, [0, 1], 0, value=1.0)
+    one_step(cache, [1], 0, value=2.0)
+    keys = cache.row_keys.clone()
+    cache.row_values = cache.row_values[:, :1]
+
+    with pytest.raises(IndexError):
+        cache.reorder(torch.tensor([0]), torch.tensor([1]), 1)
+
+    assert torch.equal(cache.row_keys, keys)
+
+
+def test_a_source_that_cannot_be_written_takes_no_place() -> None:
+    cache = kv_cache()
+    for _ in range(2 * ROWS):
+        with pytest.raises(RuntimeError):
+            cache.add_source("too long", pairs(65, 1.0))
+
+    for row in range(ROWS):
+        cache.add_source(row, pairs(3, 1.0))
+        cache.bind(row, row)

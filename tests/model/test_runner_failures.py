@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 import torch
@@ -273,3 +274,37 @@ def test_a_row_used_many_times_is_as_good_as_new(dtype: torch.dtype) -> None:
     for length in lengths:
         request = Request(sources(1, length)[0], OPTIONS)
         assert run_alone(subject, request) == run_alone(runner(network), request)
+
+
+@pytest.mark.parametrize("kind", [{"num_beams": 3}, {"alternatives": 3}], ids=str)
+def test_a_search_beside_a_row_that_raises_goes_on_as_it_was(kind: dict[str, Any]) -> None:
+    network = tiny_network()
+    subject = runner(network, rows=4, max_target=10)
+    first, second = sources(2)
+    searching = DecodingOptions(max_new_tokens=9, min_new_tokens=9, **kind)
+    subject.admit([Arrival((0,), first, OPTIONS)])
+    subject.admit([Arrival((1, 2, 3), second, searching)])
+    steps(subject, [0], 6)
+    outcome = steps(subject, [0, 1], 4)[1]
+    for _ in range(3):
+        with pytest.raises(IndexError, match="row 0 holds 10 tokens"):
+            subject.launch([1, 0])
+
+    while not outcome.hypotheses:
+        outcome.take(subject.launch([1]).result()[0])
+
+    assert outcome == run_alone(runner(network), Request(second, searching))
+
+
+@pytest.mark.parametrize("kind", [{}, {"num_beams": 2}], ids=["greedy", "beams"])
+@pytest.mark.parametrize("forced", ["forced_bos", "forced_eos"])
+def test_a_token_that_is_forced_does_not_hide_a_poisoned_row(
+    kind: dict[str, Any], forced: str
+) -> None:
+    chosen: dict[str, Any] = {forced: EOS, "max_new_tokens": 1, **kind}
+    options = DecodingOptions(**chosen)
+    subject = runner(poisonous_network())
+    rows = tuple(range(options.rows))
+    subject.admit([Arrival(rows, (*sources(1)[0], POISON), options)])
+
+    assert not steps(subject, [0], 1)[0].healthy

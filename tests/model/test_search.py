@@ -9,6 +9,7 @@ import pytest
 from transformers import MarianTokenizer
 
 from model import BUNDLED, Arrival, DecodingOptions, Model, Runner, Step
+from model.decoding.alternatives import Alternatives
 from model.decoding.beam import BeamSearch
 from model.decoding.search import Candidate, Node, agreement
 from tests.model.driver import Request, random_source, run_together
@@ -185,3 +186,30 @@ def test_alternatives_are_those_of_ctranslate2(
     for outcome, result in zip(outcomes, expected, strict=True):
         ours = [prefix + pieces.convert_ids_to_tokens(h.tokens) for h in outcome.hypotheses]
         assert ours == result.hypotheses
+
+
+def test_what_filters_made_impossible_neither_lives_nor_ends() -> None:
+    options = DecodingOptions(max_new_tokens=9, num_beams=2, early_stopping=True)
+    never = float("-inf")
+
+    forced = candidates((5, 0.0), (EOS, never), (1, never), (2, never))
+    search = advanced(BeamSearch.begin(options, EOS), forced)
+
+    assert [(live.node.token, live.score) for live in search.live] == [(5, 0.0)]
+    assert (search.finished, search.has_ended) == ((), False)
+    assert [node.token for node in search.certain.after(0)] == [5]
+
+
+def test_alternatives_need_several_candidates_only_where_they_branch() -> None:
+    search = Alternatives.begin(DecodingOptions(max_new_tokens=5, alternatives=3), EOS)
+    assert search.width == 4
+
+    search = search.advance([candidates((EOS, -0.1), (5, -0.2), (6, -0.3), (7, -0.4))])
+
+    assert [live.node.token for live in search.live] == [5, 6, 7]
+    assert search.width == 1
+    assert search.certain.depth == 0
+
+
+def test_a_long_hypothesis_can_be_written_to_a_log() -> None:
+    assert len(repr(chain(*range(3_000)))) < 200

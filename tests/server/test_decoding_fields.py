@@ -101,7 +101,9 @@ def test_what_only_beam_search_reads_is_refused_without_it(name: str) -> None:
 def test_the_models_own_beams_are_searched_unless_a_request_says_otherwise() -> None:
     defaults = {"num_beams": 6, "length_penalty": 2.0, "early_stopping": True}
 
+    assert options({}, defaults | {"renormalize_logits": True}).renormalises
     searched = options({}, defaults)
+    assert not searched.renormalises
     assert (searched.num_beams, searched.length_penalty, searched.early_stopping) == (6, 2.0, True)
     assert options({"num_beams": 1}, defaults).num_beams == 1
     assert options({"num_beams": 2}, defaults).length_penalty == 2.0
@@ -117,6 +119,23 @@ def test_the_models_own_lengths_hold_unless_a_request_says_otherwise() -> None:
     assert options({"min_new_tokens": 0}, defaults).min_new_tokens == 0
 
 
+def test_the_models_own_lengths_count_the_start_token_and_a_prefix() -> None:
+    defaults = {"max_length": 12, "min_length": 8}
+    fields = DecodingFields()
+
+    def chosen(prefix: int) -> DecodingOptions:
+        demand = Demand(target_prefix=(1,) * prefix)
+        return fields.options(demand, limit=100, defaults=defaults)
+
+    assert (chosen(0).max_new_tokens, chosen(0).min_new_tokens) == (11, 7)
+    assert (chosen(3).max_new_tokens, chosen(3).min_new_tokens) == (8, 4)
+    assert (chosen(10).max_new_tokens, chosen(10).min_new_tokens) == (1, 0)
+    with pytest.raises(InvalidRequest, match="own max_length 12; send max_new_tokens"):
+        chosen(11)
+    with pytest.raises(InvalidRequest, match="min_new_tokens must not be negative"):
+        options({"min_new_tokens": -1}, defaults)
+
+
 def test_forced_tokens_of_the_model_yield_to_what_a_request_needs() -> None:
     defaults = {"forced_bos_token_id": 4, "forced_eos_token_id": 2}
     fields = DecodingFields()
@@ -129,3 +148,35 @@ def test_forced_tokens_of_the_model_yield_to_what_a_request_needs() -> None:
     assert chosen(target_prefix=(1,) * 80).max_new_tokens == 20
     with pytest.raises(InvalidRequest, match="leaves no room"):
         chosen(target_prefix=(1,) * 100)
+
+
+@pytest.mark.parametrize(
+    ("sent", "alignments"),
+    [
+        (None, None),
+        (False, None),
+        ("false", None),
+        (True, "average"),
+        ("true", "average"),
+        ("average", "average"),
+        (0, 0),
+        (1, 1),
+        ("0", 0),
+        ("1", 1),
+        (1.0, 1),
+    ],
+)
+def test_alignments_are_the_average_or_a_layer_also_from_a_form(
+    sent: Any, alignments: str | int | None
+) -> None:
+    chosen = options({"alignments": sent}).alignments
+
+    assert (chosen, type(chosen)) == (alignments, type(alignments))
+    assert DecodingFields(alignments=sent).wants_alignments is (alignments is not None)
+
+
+def test_a_number_of_hypotheses_that_makes_no_sense_is_not_taken_for_one() -> None:
+    assert options({"num_beams": 2, "num_return_sequences": None}).num_hypotheses == 1
+    for wrong in (0, -1, 3):
+        with pytest.raises(InvalidRequest, match="num_return_sequences must be between 1 and"):
+            options({"num_beams": 2, "num_return_sequences": wrong})

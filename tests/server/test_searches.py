@@ -217,9 +217,9 @@ def test_more_hypotheses_than_slots_are_refused_at_the_door(bundled: Model) -> N
 
 
 def test_more_attention_than_an_answer_may_hold_is_refused(live: Live) -> None:
-    body = {"q": ["I am tired."] * 900, "source": "en", "target": "de", "max_new_tokens": 500}
+    body = {"q": [LONG] * 300, "source": "en", "target": "de", "max_new_tokens": 500}
     answer = live.post("/translate", body | {"alignments": True})
-    assert "send less text" in error(answer, 400)
+    assert "exceed the limit of 4194304; send less text" in error(answer, 400)
 
 
 @pytest.mark.parametrize("place", ["form", "query"])

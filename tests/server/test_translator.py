@@ -267,3 +267,70 @@ def test_leaving_early_cancels_what_is_unfinished() -> None:
 
     asyncio.run(run())
     assert not runner.rows
+
+
+def test_an_update_that_cannot_be_read_fails_its_own_request_and_no_other() -> None:
+    class Broken(Letters):
+        def is_special(self, token: int) -> bool:
+            if LETTERS[token] == "x":
+                raise RuntimeError("detokenizing failed")
+            return super().is_special(token)
+
+    runner = EchoRunner()
+
+    async def run() -> list[str]:
+        translator = build(runner)
+        translator.tokenizer = Broken()
+        translator.engine.start()
+
+        async def one(text: str) -> str:
+            reading = await translator.translate(
+                [text], "en", "de", DecodingFields(), Wishes(streams=True), timeout_s=30
+            )
+            async with reading:
+                return (await reading.collect())[0].text
+
+        try:
+            runner.may_step.clear()
+            tasks = [asyncio.ensure_future(one(text)) for text in ("ab", "axb", "abc")]
+            while translator.engine.held < 3:
+                await asyncio.sleep(0)
+            runner.may_step.set()
+            found = await asyncio.gather(*tasks, return_exceptions=True)
+        finally:
+            runner.may_step.set()
+            await asyncio.to_thread(translator.engine.stop)
+        return [
+            f"{type(each).__name__}" if isinstance(each, Exception) else f"{each}" for each in found
+        ]
+
+    assert asyncio.run(run()) == ["ab", "GenerationFailed", "abc"]
+    assert not runner.rows
+
+
+@pytest.mark.parametrize("defaults", [{}, {"forced_bos_token_id": 5}])
+@pytest.mark.parametrize("forced", [None, "b"])
+def test_alternatives_branch_after_what_is_forced_and_compute_no_more_than_texts(
+    defaults: dict[str, int], forced: str | None
+) -> None:
+    async def requests() -> list[Request]:
+        translator = build(EchoRunner(), card(defaults=defaults))
+        submitted: list[Request] = []
+        translator.engine.submit = (  # type: ignore[method-assign]
+            lambda asked, *_: submitted.extend(asked) or [*range(len(asked))]  # type: ignore[func-returns-value]
+        )
+        fields = DecodingFields(forced_bos_token=forced, alignments=True)
+        reading = await translator.translate(
+            ["abc"], "en", "de", fields, Wishes(scores=True, alternatives=2), timeout_s=30
+        )
+        async with reading:
+            return submitted
+
+    plain, branching = asyncio.run(requests())
+    first = LETTERS.index("b") if forced else defaults.get("forced_bos_token_id")
+
+    assert (plain.options.forced_bos, plain.options.target_prefix) == (first, ())
+    assert branching.options.target_prefix == (() if first is None else (first,))
+    assert (plain.options.rows, branching.options.rows) == (1, 3)
+    assert (plain.options.alignments, plain.options.wants_scores) == ("average", True)
+    assert (branching.options.alignments, branching.options.wants_scores) == (None, False)
