@@ -120,9 +120,10 @@ def load(
 
     Raises:
         CheckpointError: a file is missing, damaged or pickled.
-        UnsupportedModel: the checkpoint needs something that is not served exactly, or the device
-            cannot do the precision.
+        UnsupportedModel: the checkpoint needs something that is not served exactly, or there is
+            no such device, or it cannot do the precision.
     """
+    _verify_device(device)
     checkpoint = Checkpoint(folder)
     config = model_config(checkpoint)
     tokenizer = _tokenizer(checkpoint, config)
@@ -184,6 +185,14 @@ def _network(checkpoint: Checkpoint, device: str, precision: str) -> tuple[Encod
     if is_int8:
         cpu.quantise(network)
     return network, parameters
+
+
+def _verify_device(device: str) -> None:
+    wanted, found = torch.device(device), torch.cuda.device_count()
+    if wanted.type == "cuda" and (wanted.index or 0) >= found:
+        raise UnsupportedModel(
+            f"device {device} is not there: this build of PyTorch sees {found} GPUs; choose cpu"
+        )
 
 
 def _precision(device: str, asked: Asked, config: ModelConfig) -> Precision:

@@ -22,6 +22,7 @@ _SIZES = (
     "max_positions",
     "max_target",
 )
+_MOST_LAYERS = 1024  # a damaged file must not build for ever
 
 
 class UnsupportedModel(ValueError):
@@ -107,6 +108,9 @@ class ModelConfig:
             size = getattr(self, name)
             if not isinstance(size, int) or isinstance(size, bool) or size < 1:
                 raise UnsupportedModel(f"{name} is {size!r}, not a positive integer")
+        for layers in (self.encoder_layers, self.decoder_layers):
+            if layers > _MOST_LAYERS:
+                raise UnsupportedModel(f"{layers} layers are more than {_MOST_LAYERS}")
         for heads in (self.encoder_heads, self.decoder_heads):
             if self.own_head_width is None and self.width % heads:
                 raise UnsupportedModel(f"width {self.width} is not a multiple of {heads} heads")

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from model.config import UnsupportedModel
+from model.decoding.options import DecodingOptions
 
 _SAMPLING_TOP_K = 50  # what transformers samples from where a file only says do_sample
 
@@ -119,7 +120,7 @@ def defaults(published: Mapping[str, Any], generation: Mapping[str, Any]) -> Gen
     top_k = _integer(fields, "top_k")
     if fields.get("do_sample") and top_k is None:
         top_k = _SAMPLING_TOP_K
-    return GenerationDefaults(
+    found = GenerationDefaults(
         do_sample=_switch(fields, "do_sample"),
         early_stopping=_switch(fields, "early_stopping", "never"),
         top_k=top_k,
@@ -136,6 +137,34 @@ def defaults(published: Mapping[str, Any], generation: Mapping[str, Any]) -> Gen
         max_length=_length(fields, "max"),
         min_length=_length(fields, "min"),
     )
+    _verify(found)
+    return found
+
+
+def _verify(found: GenerationDefaults) -> None:
+    """Refuse what would fail every request that leaves it as it is, or be done otherwise."""
+    beams = found.num_beams or 1
+    if found.do_sample and beams > 1:
+        raise UnsupportedModel(f"do_sample with num_beams {beams} is not supported")
+    used: dict[str, Any] = {
+        "max_new_tokens": found.max_new_tokens,
+        "repetition_penalty": found.repetition_penalty,
+        "no_repeat_ngram_size": found.no_repeat_ngram_size,
+        "num_beams": found.num_beams,
+    }
+    if found.max_length is not None:
+        used["max_new_tokens"] = found.max_length - 1
+    if beams > 1:
+        used["length_penalty"] = found.length_penalty
+    if found.do_sample:
+        used |= {"temperature": found.temperature, "top_k": found.top_k, "top_p": found.top_p}
+        if found.temperature == 0:
+            raise UnsupportedModel("do_sample with temperature 0 is not supported")
+    given = {name: value for name, value in used.items() if value is not None}
+    try:
+        DecodingOptions(**{"max_new_tokens": 1} | given)
+    except ValueError as error:
+        raise UnsupportedModel(str(error)) from error
 
 
 def special_tokens(published: Mapping[str, Any], generation: Mapping[str, Any]) -> SpecialTokens:

@@ -94,7 +94,7 @@ def validate(kind: type[Fields], fields: dict[str, Any], *, large: str = "") -> 
         first = error.errors(include_url=False, include_input=False, include_context=False)[0]
         # A union reports one error for each of its members, with the member's name at the end.
         name = ".".join(str(part) for part in first["loc"] if not str(part).startswith("list["))
-        name = name.removesuffix(".str")
+        name = name.removesuffix(".str").removesuffix(".bool")
         if first["type"] == "missing":
             raise InvalidRequest(f"Invalid request: missing {name} parameter") from error
         if first["type"] == "extra_forbidden":

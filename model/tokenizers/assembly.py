@@ -39,7 +39,7 @@ _ENDED = {"eos_token": "</s>", "unk_token": "<unk>", "pad_token": "<pad>"}
 def t5(checkpoint: Checkpoint, settings: Settings) -> tokenizers.Tokenizer:
     """T5, mT5 and MADLAD-400: words by white space, sentinels behind the vocabulary."""
     vocabulary = read_vocabulary(checkpoint, *_SPIECE)
-    count = settings.values.get("extra_ids", 100)
+    count = settings.count("extra_ids", 100)
     sentinels = [f"<extra_id_{i}>" for i in range(count)]
     extra = settings.values.get("additional_special_tokens")
     scored = vocabulary.scored
@@ -65,7 +65,7 @@ def pegasus(checkpoint: Checkpoint, settings: Settings) -> tokenizers.Tokenizer:
     """Pegasus: two masks and the unused unknowns in front of the vocabulary."""
     vocabulary = read_vocabulary(checkpoint, *_SPIECE)
     values = settings.values
-    unused = [f"<unk_{i}>" for i in range(2, values.get("offset", 103))]
+    unused = [f"<unk_{i}>" for i in range(2, settings.count("offset", 103))]
     sent = values.get("mask_token_sent", "<mask_1>")
     scored = vocabulary.scored
     if vocabulary.is_from_sentencepiece:

@@ -28,7 +28,7 @@ class ByT5Tokenizer:
             for i, t in enumerate(tokens)
         }
         extra = values.get("additional_special_tokens")
-        count = values.get("extra_ids", 125)
+        count = settings.count("extra_ids", 125)
         if extra is None and count > 0:
             extra = [f"<extra_id_{i}>" for i in range(count)]
         letters = {chr(i): i + _OFFSET for i in range(_BYTES)}

@@ -6,6 +6,7 @@ from typing import Any
 from tokenizers import AddedToken
 
 from model.checkpoint import Checkpoint
+from model.config import UnsupportedModel
 
 NAMED = (
     "bos_token",
@@ -16,6 +17,8 @@ NAMED = (
     "cls_token",
     "mask_token",
 )
+
+_MOST_TOKENS = 2**16  # that a number in a file may ask for
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +45,15 @@ class Settings:
         if "extra_special_tokens" in self.values:
             return list(self.values["extra_special_tokens"] or ())
         return list(otherwise or ())
+
+    def count(self, name: str, otherwise: int) -> int:
+        """Return how many tokens of a kind there are; `otherwise` if it is not set."""
+        count = self.values.get(name, otherwise)
+        if not isinstance(count, int) or not 0 <= count <= _MOST_TOKENS:
+            raise UnsupportedModel(
+                f"tokenizer_config.json: {name} {count!r} is not from 0 to {_MOST_TOKENS}"
+            )
+        return count
 
     def flag(self, name: str) -> bool:
         """Return a yes-or-no option, no if it is not set."""

@@ -278,6 +278,12 @@ def test_a_truncated_shard_is_refused_by_name(folder: Path) -> None:
     assert_refused(folder, CheckpointError, "two.safetensors is truncated or not safetensors")
 
 
+def test_a_device_that_is_not_there_is_refused_in_one_line(folder: Path) -> None:
+    absent = f"cuda:{torch.cuda.device_count()}"
+    with pytest.raises(UnsupportedModel, match=f"device {absent} is not there"):
+        load(folder, device=absent)
+
+
 def test_a_value_beyond_the_precision_is_refused(folder: Path) -> None:
     with_tensors(lambda t: t[BIAS].__setitem__(3, 1e6))(folder)
 

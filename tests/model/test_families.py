@@ -324,6 +324,29 @@ def test_what_is_not_computed_exactly_is_refused_by_name(
     assert "\n" not in str(refusal.value)
 
 
+@pytest.mark.parametrize("name", ["bart", "mbart", "pegasus"])
+def test_names_of_the_bare_network_are_read(name: str, copy: Callable[[str], Path]) -> None:
+    """facebook/bart-large is one, and fairseq's version is in files of BART."""
+    folder = copy(name)
+    expected = build(Checkpoint(folder)).state_dict()
+
+    def strip(tensors: dict[str, Tensor]) -> None:
+        for full in [*tensors]:
+            tensors[full.removeprefix("model.")] = tensors.pop(full)
+        tensors["encoder.version"] = torch.tensor([3.0])
+
+    change_tensors(folder, strip)
+    found = build(Checkpoint(folder)).state_dict()
+
+    assert all(torch.equal(found[ours], tensor) for ours, tensor in expected.items())
+
+
+def test_absurdly_many_layers_are_refused_at_once(copy: Callable[[str], Path]) -> None:
+    folder = change_config(copy("bart"), encoder_layers=10**8)
+    with pytest.raises(UnsupportedModel, match="100000000 layers are more than"):
+        model_config(Checkpoint(folder))
+
+
 def test_an_output_that_is_not_tied_must_be_there(copy: Callable[[str], Path]) -> None:
     folder = change_config(copy("bart"), tie_word_embeddings=False)
 

@@ -26,7 +26,7 @@ OLD_BART = {  # as published before generation_config.json
 
 def test_every_default_is_read() -> None:
     asked = {
-        "do_sample": True,
+        "do_sample": False,
         "temperature": 0.7,
         "top_k": 20,
         "top_p": 0.9,
@@ -131,6 +131,31 @@ def test_what_would_change_tokens_and_is_not_done_is_refused_by_name(name: str) 
 
     with pytest.raises(UnsupportedModel, match=name):
         (defaults({}, asked), special_tokens({}, asked))
+
+
+@pytest.mark.parametrize(
+    ("asked", "reason"),
+    [
+        ({"do_sample": True, "num_beams": 4}, "do_sample with num_beams 4"),
+        ({"do_sample": True, "temperature": 0.0}, "temperature 0"),
+        ({"do_sample": True, "top_p": 0.0}, "top_p must be"),
+        ({"num_beams": 65}, "num_beams must be"),
+        ({"num_beams": 2, "length_penalty": float("nan")}, "length_penalty must be"),
+        ({"repetition_penalty": float("inf")}, "repetition_penalty must be"),
+        ({"no_repeat_ngram_size": -1}, "no_repeat_ngram_size must"),
+        ({"max_new_tokens": 0}, "max_new_tokens must be"),
+        ({"max_length": 1}, "max_new_tokens must be"),
+    ],
+)
+def test_what_would_fail_every_request_is_refused_once(asked: dict[str, Any], reason: str) -> None:
+    with pytest.raises(UnsupportedModel, match=reason):
+        defaults({}, TOKENS | asked)
+
+
+def test_options_of_sampling_without_it_are_accepted_whatever_they_are() -> None:
+    asked = {"do_sample": False, "num_beams": 4, "temperature": 0.0, "top_p": 0.0}
+
+    assert defaults({}, TOKENS | asked).given() == asked
 
 
 def test_neutral_values_are_accepted_as_published_files_hold_them() -> None:

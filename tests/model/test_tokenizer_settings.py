@@ -214,6 +214,36 @@ def test_more_ids_than_embeddings_are_refused(tmp_path: Path) -> None:
         open_ours(folder)
 
 
+def test_a_special_token_without_an_embedding_is_no_hindrance(tmp_path: Path) -> None:
+    folder = made("bart", "json", tmp_path)  # as facebook/bart-large-cnn, which lacks <mask>
+    mask = open_ours(folder).token_id("<mask>")
+    assert mask is not None
+    change_json(folder / "config.json", vocab_size=mask)
+    ours, reference = open_ours(folder), open_reference(folder)
+
+    assert [ours.encode_raw("Hello </s> world")] == list(
+        map(tuple, reference.encode(["Hello </s> world"]))
+    )
+    assert mask not in ours.encode_target("Hello <mask>")
+    with pytest.raises(OutsideVocabulary, match="names <mask>"):
+        ours.encode_raw("Hello <mask>")
+
+
+@pytest.mark.parametrize(
+    ("family", "files", "name"),
+    [("t5", "json", "extra_ids"), ("pegasus", "json", "offset"), ("byt5", "json", "extra_ids")],
+)
+def test_an_absurd_number_of_tokens_is_refused_at_once(
+    family: str, files: Files, name: str, tmp_path: Path
+) -> None:
+    folder = made(family, files, tmp_path)
+    absent = {CODES: ABSENT} if family == "byt5" else {}
+    change_json(folder / "tokenizer_config.json", **{name: 10**9} | absent)
+
+    with pytest.raises(UnsupportedModel, match=f"{name} 1000000000 is not from 0"):
+        open_ours(folder)
+
+
 def test_a_path_in_the_settings_opens_no_file(tmp_path: Path) -> None:
     folder = made("t5", "json", tmp_path)
     before = open_ours(folder).encode_raw("Hello")

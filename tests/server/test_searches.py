@@ -194,6 +194,7 @@ def test_early_stopping_takes_all_its_values(live: Live, early: bool | str) -> N
         ({"target_prefix": "Ich", "q": "I am. You are."}, 400, "send sentences singly"),
         ({"preview": True}, 400, "send it to /translate/stream"),
         ({"forced_bos_token": "nowhere"}, 400, "not in the model's vocabulary"),
+        ({"num_beams": 2, "early_stopping": "Never"}, 400, "early_stopping: Input"),
     ],
     ids=str,
 )
