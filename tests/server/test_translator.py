@@ -13,7 +13,7 @@ from model.detokenizer import MetaspaceJoiner
 from model.tokenizers.contract import joined
 from server.decoding_fields import DecodingFields
 from server.engine import Engine
-from server.errors import GenerationFailed, TooLarge, UnsupportedLanguage
+from server.errors import GenerationFailed, InvalidRequest, TooLarge, UnsupportedLanguage
 from server.messages import Request, Update
 from server.metrics import Metrics
 from server.reading import WINDOW, Delta
@@ -334,3 +334,13 @@ def test_alternatives_branch_after_what_is_forced_and_compute_no_more_than_texts
     assert (plain.options.rows, branching.options.rows) == (1, 3)
     assert (plain.options.alignments, plain.options.wants_scores) == ("average", True)
     assert (branching.options.alignments, branching.options.wants_scores) == (None, False)
+
+
+def test_a_forced_token_without_an_embedding_is_refused() -> None:
+    async def run() -> None:
+        translator = build(EchoRunner(), card(vocabulary=LETTERS.index("z")))
+        fields = DecodingFields(forced_bos_token="z")
+        with pytest.raises(InvalidRequest, match="'z' is not in the model's vocabulary"):
+            await translator.generate("a", fields, Wishes(), timeout_s=30)
+
+    asyncio.run(run())
