@@ -65,6 +65,14 @@ def test_requests_choose_by_pair_by_name_and_by_what_is_detected(both: Live) -> 
     assert answer(model="spanish")["code"] == "unknown_model"
 
 
+def test_a_model_with_fewer_rows_than_the_setting_has_slots_serves_as_many(both: Live) -> None:
+    body = {"q": [FRENCH] * 9, "source": "fr", "target": "en", "model": "french", "num_beams": 3}
+    answer = both.post("/translate", body)
+    assert (answer.status_code, len(answer.json()["translatedText"])) == (200, 9)
+    refused = both.post("/translate", body | {"num_beams": 5})
+    assert "5 hypotheses at once exceed this server's limit of 4" in refused.text
+
+
 def test_one_text_streams_from_the_model_it_is_routed_to(both: Live) -> None:
     body = {"q": FRENCH, "source": "auto", "target": "en"}
     plain = both.post("/translate", body).json()["translatedText"]
