@@ -101,15 +101,16 @@ def _open(checkpoint: Checkpoint, name: str, vocabulary: int, eos: int) -> Token
         raise UnsupportedModel(f"tokenizer_class {name!r} is not supported")
     build = assembly.as_stored if is_stored else _PIPELINES[name]
     pipeline = build(checkpoint, settings)
-    size = pipeline.get_vocab_size(with_added_tokens=False)
-    if size > vocabulary:
-        raise CheckpointError(
-            f"{checkpoint.folder}: the tokenizer has {size} ids; config.json says {vocabulary}"
-        )
     cleans = settings.flag("clean_up_tokenization_spaces") and not is_stored
     tokenizer = PipelineTokenizer(pipeline, vocabulary=vocabulary, cleans=cleans)
     if not is_stored:
         tokenizer.form = _form(checkpoint, name, settings, tokenizer, pipeline, eos)
+    if beyond := tokenizer.beyond():
+        size = pipeline.get_vocab_size(with_added_tokens=False)
+        raise CheckpointError(
+            f"{checkpoint.folder}: the tokenizer has {size} ids; config.json says {vocabulary}, "
+            f"so that {beyond!r} has no embedding"
+        )
     return tokenizer
 
 

@@ -283,7 +283,7 @@ class Translator:
         if fields.forced_bos_token is None:
             return None
         token = self.tokenizer.token_id(fields.forced_bos_token)
-        if token is None:
+        if token is None or token >= self.card.vocabulary:
             name = fields.forced_bos_token[:100]
             raise InvalidRequest(f"forced_bos_token {name!r} is not in the model's vocabulary")
         return token

@@ -6,8 +6,15 @@ from typing import Any
 from model.config import Activation, ModelConfig, UnsupportedModel
 from model.generation_config import special_tokens
 
-# Other spellings of the tables, and M2M100's sinusoids under the name they once had.
-DERIVED = ("model.shared.weight", "embed_tokens.weight", "embed_positions.weights")
+# Other spellings of the tables, M2M100's sinusoids under the name they once had, and what fairseq
+# left in BART's files.
+DERIVED = (
+    "shared.weight",
+    "embed_tokens.weight",
+    "embed_positions.weights",
+    "encoder.version",
+    "decoder.version",
+)
 
 _ACTIVATIONS: dict[str, Activation] = {
     "relu": "relu",
@@ -96,7 +103,16 @@ def config(
 
 
 def weight_names(ours: str, config: ModelConfig) -> tuple[str, ...]:
-    """Return the names of the network's parameter `ours`, the first that a file holds counts."""
+    """Return the names of the network's parameter `ours`, the first that a file holds counts.
+
+    Files of the bare network (`BartModel`, as of facebook/bart-large) leave out `model.`.
+    """
+    names = _full_names(ours, config)
+    bare = [name.removeprefix("model.") for name in names]
+    return (*names, *(name for name in bare if name not in names))
+
+
+def _full_names(ours: str, config: ModelConfig) -> tuple[str, ...]:
     tied = (_OUTPUT,) if config.ties_output else ()
     if ours == "source_embedding.weight":
         return (_SOURCE, _SHARED, _TARGET, *tied) if config.shares_embedding else (_SOURCE,)

@@ -59,6 +59,15 @@ class PipelineTokenizer:
         """Take pieces of the model's own vocabulary for special: data never has them."""
         self._reserved |= set(pieces)
 
+    def beyond(self) -> str | None:
+        """Return a piece that data may hold and the model has no embedding for, if there is one.
+
+        Special tokens are none: data never has them. BART's summarisers leave `<mask>` out.
+        """
+        pieces = self._pipeline.get_vocab(with_added_tokens=False).items()
+        ids = {i: piece for piece, i in pieces if i >= self._vocabulary}
+        return next((ids[i] for i in sorted(ids) if ids[i] not in self._reserved), None)
+
     def prompt(self, text: str, source: str, target: str) -> Prompt:
         """Encode data for a translation; see Tokenizer."""
         return self.form.prompt(self.encode_target, text, source, target)
