@@ -172,3 +172,15 @@ def test_the_log_names_each_model_at_work(both: Live, caplog: pytest.LogCaptureF
     caplog.set_level(logging.INFO, "server.access")
     both.post("/translate", {"q": [GERMAN, FRENCH], "source": "auto", "target": "en"})
     both.wait_until(lambda: '"model": "en-de,french", "texts": 2' in caplog.text)
+
+
+def test_a_model_that_asks_for_more_beams_than_there_are_slots_is_refused_at_start(
+    bundled: Model,
+) -> None:
+    greedy = replace(bundled, card=replace(bundled.card, defaults={"num_beams": 6}))
+    serving = Serving(Settings(slots=4), Metrics(CollectorRegistry(), "0"))
+
+    with pytest.raises(ValueError, match=r"en-de: .* asks for 6 beams; 4 slots are too few"):
+        asyncio.run(load_into(serving, [greedy]))
+
+    assert not serving.translators
