@@ -128,6 +128,7 @@ async def load_into(serving: Serving, models: Sequence[Model] | None = None) -> 
             model = await _on_a_thread(work)
         else:
             model = models[number]
+        _verify_room(model, settings)
         translator = build_translator(model, settings, serving.metrics, device)
         translator.engine.start()
         serving.translators[name] = translator
@@ -141,6 +142,16 @@ def _verify_distinct(names: Sequence[str]) -> None:
             raise ValueError(
                 f"two models are called {name}; give one another name: --model OTHER=NAME_OR_DIR"
             )
+
+
+def _verify_room(model: Model, settings: Settings) -> None:
+    """Refuse a model whose every request would be refused for the beams it asks for itself."""
+    beams, slots = model.card.defaults.get("num_beams", 1), min(settings.slots, model.runner.rows)
+    if beams > slots:
+        raise ValueError(
+            f"{model.card.name}: its generation_config.json asks for {beams} beams; "
+            f"{slots} slots are too few: --slots {beams} or more"
+        )
 
 
 def _on_a_thread(work: Callable[[], _Result]) -> asyncio.Future[_Result]:

@@ -141,7 +141,7 @@ def test_each_default_is_asked_for_by_a_family_to_which_it_matters(
 
 @EVERY_FAMILY
 def test_all_hypotheses_of_a_search_are_the_references(case: Case, ask: Ask) -> None:
-    for text in TEXTS:
+    for text in TEXTS[:3]:
         found = ask("/generate", inputs=text, parameters=BEAMS)
         expected = case.generate(text, **BEAMS, return_dict_in_generate=True, output_scores=True)
         decoded = [case.tokenizer.decode(r, skip_special_tokens=True) for r in expected.sequences]
@@ -164,7 +164,7 @@ def test_greedy_tokens_are_the_references(case: Case, ask: Ask) -> None:
 
 @EVERY_FAMILY
 def test_a_stream_says_the_same_token_by_token(family: str, case: Case, live: Live) -> None:
-    for text in TEXTS:
+    for text in TEXTS[:2]:
         for parameters in ({}, {"num_beams": 1}):
             pieces = told(live, family, inputs=text, parameters=parameters)
             assert "".join(pieces) == case.texts(text, **parameters)[0]
@@ -297,7 +297,7 @@ def test_a_forced_token_is_named_as_the_vocabulary_has_it(
     family: str, case: Case, ask: Ask
 ) -> None:
     token = FORCED[family]
-    for text in TEXTS:
+    for text in TEXTS[:2]:
         found = ask("/generate", inputs=text, parameters={"forced_bos_token": token})
         expected = case.texts(text, forced_bos_token_id=case.id(token))[0]
         assert found["generated_text"] == expected

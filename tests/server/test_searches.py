@@ -328,3 +328,16 @@ def test_generate_searches_too(live: Live) -> None:
     assert [each["token"] for each in received] == tokens
     assert received[-1]["generated_text"] == plain["generated_text"]
     assert received[-1]["sequences"] == plain["sequences"]
+
+
+def test_hypotheses_of_several_sentences_are_whole_texts_rank_by_rank(live: Live) -> None:
+    first, second = "I am tired.", "Where is the station?"
+    asked: dict[str, Any] = {"num_beams": 3, "num_return_sequences": 3}
+    singles = [translate(live, text, **asked)["hypotheses"] for text in (first, second)]
+
+    found = translate(live, f"{first}  {second}\n", **asked)["hypotheses"]
+
+    for whole, *parts in zip(found, *singles, strict=True):
+        assert whole["text"] == f"{parts[0]['text']}  {parts[1]['text']}\n"
+        assert whole["score"] == pytest.approx(parts[0]["score"] + parts[1]["score"], abs=2e-6)
+    assert translate(live, "12:30 🙂", **asked)["hypotheses"] == []

@@ -65,6 +65,14 @@ def test_requests_choose_by_pair_by_name_and_by_what_is_detected(both: Live) -> 
     assert answer(model="spanish")["code"] == "unknown_model"
 
 
+def test_a_model_with_fewer_rows_than_the_setting_has_slots_serves_as_many(both: Live) -> None:
+    body = {"q": [FRENCH] * 9, "source": "fr", "target": "en", "model": "french", "num_beams": 3}
+    answer = both.post("/translate", body)
+    assert (answer.status_code, len(answer.json()["translatedText"])) == (200, 9)
+    refused = both.post("/translate", body | {"num_beams": 5})
+    assert "5 hypotheses at once exceed this server's limit of 4" in refused.text
+
+
 def test_one_text_streams_from_the_model_it_is_routed_to(both: Live) -> None:
     body = {"q": FRENCH, "source": "auto", "target": "en"}
     plain = both.post("/translate", body).json()["translatedText"]
@@ -164,3 +172,15 @@ def test_the_log_names_each_model_at_work(both: Live, caplog: pytest.LogCaptureF
     caplog.set_level(logging.INFO, "server.access")
     both.post("/translate", {"q": [GERMAN, FRENCH], "source": "auto", "target": "en"})
     both.wait_until(lambda: '"model": "en-de,french", "texts": 2' in caplog.text)
+
+
+def test_a_model_that_asks_for_more_beams_than_there_are_slots_is_refused_at_start(
+    bundled: Model,
+) -> None:
+    greedy = replace(bundled, card=replace(bundled.card, defaults={"num_beams": 6}))
+    serving = Serving(Settings(slots=4), Metrics(CollectorRegistry(), "0"))
+
+    with pytest.raises(ValueError, match=r"en-de: .* asks for 6 beams; 4 slots are too few"):
+        asyncio.run(load_into(serving, [greedy]))
+
+    assert not serving.translators
