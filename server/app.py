@@ -146,12 +146,14 @@ def _verify_distinct(names: Sequence[str]) -> None:
 
 def _verify_room(model: Model, settings: Settings) -> None:
     """Refuse a model whose every request would be refused for the beams it asks for itself."""
-    beams, slots = model.card.defaults.get("num_beams", 1), min(settings.slots, model.runner.rows)
-    if beams > slots:
-        raise ValueError(
-            f"{model.card.name}: its generation_config.json asks for {beams} beams; "
-            f"{slots} slots are too few: --slots {beams} or more"
-        )
+    beams = model.card.defaults.get("num_beams", 1)
+    limits = {"slots": min(settings.slots, model.runner.rows), "max-beams": settings.max_beams}
+    for name, limit in limits.items():
+        if beams > limit:
+            raise ValueError(
+                f"{model.card.name}: its generation_config.json asks for {beams} beams, and there "
+                f"are {limit}: --{name} {beams} or more"
+            )
 
 
 def _on_a_thread(work: Callable[[], _Result]) -> asyncio.Future[_Result]:
@@ -212,4 +214,5 @@ def build_translator(
         engine,
         max_texts=settings.max_texts,
         max_characters=settings.max_characters,
+        max_beams=settings.max_beams,
     )

@@ -13,10 +13,10 @@ from server.app import load_into
 from server.decoding_fields import DecodingFields
 from server.errors import ServiceError
 from server.metrics import Metrics
+from server.preparation import Wishes
 from server.routing import prepare
 from server.serving import Serving
 from server.settings import Settings
-from server.translator import Wishes
 
 _CHUNK = 256  # lines in one submission: enough to fill the slots, little enough to show progress
 _WARM_UP_S, _POLL_S = 60.0, 0.005

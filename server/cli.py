@@ -98,6 +98,7 @@ def serve(
     max_body_bytes: Annotated[int | None, typer.Option(help=_help("max_body_bytes"))] = None,
     header_timeout_s: Annotated[float | None, typer.Option(help=_help("header_timeout_s"))] = None,
     body_timeout_s: Annotated[float | None, typer.Option(help=_help("body_timeout_s"))] = None,
+    max_beams: Annotated[int | None, typer.Option(help=_help("max_beams"))] = None,
     max_texts: Annotated[int | None, typer.Option(help=_help("max_texts"))] = None,
     max_characters: Annotated[int | None, typer.Option(help=_help("max_characters"))] = None,
     max_waiting_segments: Annotated[

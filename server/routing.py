@@ -8,11 +8,12 @@ from types import TracebackType
 from typing import Self
 
 from server.decoding_fields import DecodingFields
+from server.preparation import Wishes
 from server.reading import Delta, Reading
 from server.results import Result
 from server.serving import Serving
 from server.text.languages import Detection
-from server.translator import Translator, Wishes
+from server.translator import Translator
 
 
 @dataclass(frozen=True, slots=True)

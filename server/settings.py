@@ -35,7 +35,10 @@ class Settings(BaseSettings):
     threads: int | None = Field(
         None, ge=1, description="CPU threads of the model; PyTorch's choice."
     )
-    slots: int = Field(64, ge=1, le=1024, description="Targets decoded together.")
+    slots: int = Field(64, ge=1, le=1024, description="Hypotheses decoded together.")
+    max_beams: int = Field(
+        16, ge=1, le=64, description="Hypotheses that one sentence may have at once."
+    )
     source_tokens_per_tick: int = Field(
         2048,
         ge=1,

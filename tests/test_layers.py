@@ -27,6 +27,7 @@ LAYERS = [
     "server.routing",
     "server.serving",
     "server.translator",
+    "server.preparation",
     "server.reading",
     "server.results",
     "server.reader",

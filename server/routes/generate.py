@@ -10,13 +10,13 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from server.bodies import validate
 from server.decoding_fields import DecodingFields
+from server.preparation import Wishes
 from server.reader import Token
 from server.reading import Delta, Reading
 from server.results import Result
 from server.routes.shared import Shared, aligned, body_of, weights, welcome
 from server.serving import Serving
 from server.streaming import event, events, while_connected
-from server.translator import Wishes
 
 
 def speak_tgi(request: Request) -> None:

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from server.bodies import validate
 from server.decoding_fields import DecodingFields
 from server.errors import InvalidRequest
+from server.preparation import Wishes
 from server.reading import Delta
 from server.results import Result
 from server.routes.shared import Shared, aligned, body_of, welcome
@@ -19,7 +20,7 @@ from server.routing import Translation, prepare
 from server.serving import Serving
 from server.streaming import event, events, while_connected
 from server.text.languages import Detection, english_name
-from server.translator import Wishes, verify_count
+from server.translator import verify_count
 
 
 def speak_libretranslate(request: Request) -> None:

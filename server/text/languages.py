@@ -17,6 +17,21 @@ def english_name(code: str) -> str:
         return code
 
 
+_LONGEST_TAG = 35  # RFC 5646, section 4.4.1
+_SAME = 5  # langcodes' distance of en-GB from en; Bosnian is 8 from Croatian
+
+
+def closest(code: str, among: Iterable[str]) -> str | None:
+    """Return the one of `among` that a code means, `pt` for `pt-BR`; None if there is none."""
+    if len(code) > _LONGEST_TAG:
+        return None
+    try:
+        found, _ = langcodes.closest_match(code, list(among), max_distance=_SAME)
+    except LanguageTagError:
+        return None
+    return None if found == "und" else found
+
+
 @dataclass(frozen=True, slots=True)
 class Detection:
     """A language and how sure the detector is, 0 to 1."""

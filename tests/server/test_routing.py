@@ -18,12 +18,13 @@ from server.errors import (
     UnsupportedLanguage,
 )
 from server.metrics import Metrics
+from server.preparation import Wishes
 from server.results import Result
 from server.routing import prepare
 from server.serving import Serving
 from server.settings import Settings
 from server.text.languages import LanguageDetector
-from server.translator import Translator, Wishes
+from server.translator import Translator
 from tests.server.fakes import EchoRunner
 from tests.server.test_translator import build, card
 

@@ -2,7 +2,7 @@ import random
 
 import pytest
 
-from server.text.languages import LanguageDetector, english_name
+from server.text.languages import LanguageDetector, closest, english_name
 from server.text.segmentation import Segment, segment
 
 
@@ -61,3 +61,22 @@ def test_a_language_the_detector_does_not_know_is_never_named() -> None:
 
 def test_languages_have_english_names() -> None:
     assert (english_name("de"), english_name("pt-BR")) == ("German", "Portuguese (Brazil)")
+
+
+@pytest.mark.parametrize(
+    ("code", "meant"),
+    [
+        ("pt-BR", "pt"),
+        ("zh-TW", "zh-Hant"),
+        ("zh_CN", "zh"),
+        ("en-US", "en"),
+        ("deu_Latn", "de"),
+        ("iw", "he"),
+        ("lb", None),  # near German, but another language
+        ("xx", None),
+        ("not a tag", None),
+        ("x" * 100_000, None),
+    ],
+)
+def test_a_variety_is_taken_for_its_language_and_for_no_other(code: str, meant: str | None) -> None:
+    assert closest(code, ["de", "en", "he", "pt", "zh", "zh-Hant"]) == meant

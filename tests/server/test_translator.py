@@ -16,10 +16,11 @@ from server.engine import Engine
 from server.errors import GenerationFailed, InvalidRequest, TooLarge, UnsupportedLanguage
 from server.messages import Request, Update
 from server.metrics import Metrics
+from server.preparation import Preparation, Wishes
 from server.reading import WINDOW, Delta
 from server.results import Result
 from server.scheduler import Scheduler
-from server.translator import Translator, Wishes
+from server.translator import Translator
 from tests.server.fakes import EOS, EchoRunner
 
 LETTERS = ["", *"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ .,!?äöü"]
@@ -58,6 +59,13 @@ class Letters:
 
     def is_special(self, token: int) -> bool:
         return token == EOS
+
+
+class Lossy(Letters):
+    """Drops what is not in its vocabulary."""
+
+    def encode_target(self, text: str) -> tuple[int, ...]:
+        return super().encode_target("".join(letter for letter in text if letter in LETTERS))
 
 
 def card(**changes: Any) -> Card:
@@ -115,7 +123,7 @@ def build(runner: EchoRunner, model: Card | None = None) -> Translator:
         )
 
     model = model or card()
-    return Translator(model, Letters(), engine, max_texts=9, max_characters=500)
+    return Translator(model, Letters(), engine, max_texts=9, max_characters=500, max_beams=8)
 
 
 def test_deltas_come_in_reading_order_and_concatenate_to_the_results() -> None:
@@ -344,3 +352,10 @@ def test_a_forced_token_without_an_embedding_is_refused() -> None:
             await translator.generate("a", fields, Wishes(), timeout_s=30)
 
     asyncio.run(run())
+
+
+def test_a_target_prefix_that_would_read_otherwise_is_refused_with_how_it_would_read() -> None:
+    fields = DecodingFields(target_prefix="a {b}")
+
+    with pytest.raises(InvalidRequest, match="it would read 'a b'; send what it can write"):
+        Preparation(card(), Lossy(), fields, Wishes(), max_beams=4)
