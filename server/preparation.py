@@ -113,9 +113,7 @@ class Preparation:
             source_tokens=source_tokens,
             start=prompt.start,
             forced_bos=first,
-            target_prefix=(first, *self._prefix)
-            if first is not None and is_fixed
-            else self._prefix,
+            target_prefix=prefix,
             alternatives=alternatives,
             wants_scores=self._wishes.scores,
         )
