@@ -50,6 +50,7 @@ ENV PATH=/opt/stele/bin:${PATH} \
     STELE_HTTP_HOST=0.0.0.0 \
     STELE_HTTP_PORT=8000
 EXPOSE 8000
+VOLUME ["/models"]
 USER 10001:10001
 # An empty ProxyHandler: a proxy in the environment must not be asked about this very container.
 HEALTHCHECK --interval=10s --timeout=5s --start-period=60s --retries=3 \
