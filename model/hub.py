@@ -55,6 +55,8 @@ class Reference:
             raise HubError(
                 f"{place or repr(text)} is not a folder, nor a hub name such as organisation/name"
             )
+        if ".." in revision.split("/"):
+            raise HubError(f"{revision} is not a revision: a branch, a tag, a commit or refs/pr/N")
         return cls(place, alias, revision or None)
 
     @property

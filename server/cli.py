@@ -15,6 +15,10 @@ from pydantic import ValidationError
 from server import __version__
 from server.settings import Settings, unknown_variables, variable
 
+# OpenMP's threads spin for milliseconds after an operator, on the core that HTTP needs. This many
+# turns, a fraction of that, keep them awake between two operators of a step and not much longer.
+_SPINS = "60000"
+
 app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
@@ -56,7 +60,8 @@ def read_settings(**flags: Any) -> Settings:
     except ValidationError as error:
         for each in error.errors(include_input=False):
             field = str(each["loc"][0])
-            where = f"--{field.replace('_', '-')}" if field in given else variable(field)
+            flag = "--" + field.removeprefix("http_").replace("_", "-")
+            where = flag if field in given else variable(field)
             typer.echo(f"stele: {where}: {each['msg']}", err=True)
         raise typer.Exit(2) from error
 
@@ -120,6 +125,7 @@ def serve(
     # handles them there is nothing to finish.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: os._exit(0))
+    os.environ.setdefault("GOMP_SPINCOUNT", _SPINS)  # read when PyTorch is imported
     # PyTorch takes a second to import: not for --help, nor before the settings are known good.
     from server.app import create_app
     from server.process import run

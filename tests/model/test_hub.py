@@ -318,3 +318,8 @@ def no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let loopback be reached directly, whatever the environment's proxies are."""
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     monkeypatch.setenv("no_proxy", "127.0.0.1")
+
+
+def test_a_revision_that_climbs_is_refused() -> None:
+    with pytest.raises(HubError, match="is not a revision"):
+        Reference.parse("org/name@../../etc")

@@ -207,6 +207,7 @@ def test_offline_a_model_that_is_not_here_ends_the_process_and_nothing_is_asked(
         (["--model", "/nowhere"], 1, "/nowhere is not a folder"),
         (["--model", "tests/data"], 1, "tests/data/config.json is missing"),
         (["--slots", "0"], 2, "--slots: Input should be greater than or equal to 1"),
+        (["--port", "99999"], 2, "--port: Input should be less than or equal to 65535"),
         (["--device", "tpu"], 2, "--device: "),
     ],
 )
