@@ -1,3 +1,6 @@
+import os
+import subprocess
+import sys
 from typing import Any
 
 import pytest
@@ -59,3 +62,25 @@ def test_a_value_out_of_range_is_refused(field: str, value: Any) -> None:
 def test_settings_are_frozen() -> None:
     with pytest.raises(ValidationError):
         Settings().slots = 3  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(("own", "expected"), [(None, "60000"), ("7", "7")])
+def test_serve_bounds_openmps_spinning_before_pytorch_reads_it(
+    own: str | None, expected: str
+) -> None:
+    """Checked where the application would be made: nothing may have imported PyTorch by then."""
+    script = """
+import os, sys, types
+app, process = types.ModuleType("server.app"), types.ModuleType("server.process")
+app.create_app = lambda settings: print("torch" in sys.modules, os.environ["GOMP_SPINCOUNT"])
+process.run = lambda app, settings: 0
+sys.modules |= {"server.app": app, "server.process": process}
+from server.cli import app as commands
+commands(["serve"])
+"""
+    environment = {k: v for k, v in os.environ.items() if k != "GOMP_SPINCOUNT"}
+    environment |= {} if own is None else {"GOMP_SPINCOUNT": own}
+    done = subprocess.run(
+        [sys.executable, "-c", script], env=environment, capture_output=True, text=True
+    )
+    assert done.stdout == f"False {expected}\n", done.stderr
