@@ -1,0 +1,32 @@
+// Attention of one query to the keys and values of one head, in half precision.
+#pragma once
+#include "simd.h"
+
+namespace stele {
+
+// The keys and values of one head: [length, stride] each. With `owners`, position j is not at
+// `keys` but that many `owner_stride`s after it: hypotheses share what they have in common.
+struct Head {
+    const Half* keys;
+    const Half* values;
+    int length;
+    const int32_t* owners = nullptr;
+    size_t owner_stride = 0;
+    const float* bias = nullptr;  // [length], added to the scores
+};
+
+// How many floats of scratch `attend` needs for `length` keys.
+inline int scratch_size(int length) { return round_up(length, LANES); }
+
+// Writes [width] mixed values to `to`; `query` [width] is scaled already. `stride` is `width`
+// rounded up to whole vectors. Weights stay in `scratch`, not yet divided by their returned sum.
+float attend(const float* query, const Head& head, int width, float* scratch, float* to);
+
+// Stores `width` floats in half precision, and zeros up to whole vectors.
+inline void store_half(const float* from, int width, Half* to) {
+    for (int i = 0; i < width; i += LANES)
+        _mm256_storeu_si256(reinterpret_cast<__m256i*>(to + i),
+                            narrow(_mm512_maskz_loadu_ps(lanes(width, i), from + i)));
+}
+
+}  // namespace stele

@@ -1,0 +1,137 @@
+// Encoding: sources of any lengths side by side, a row for each token, without padding.
+#if defined(__x86_64__)
+#include <algorithm>
+
+#include "attention.h"
+#include "network.h"
+
+namespace stele {
+namespace {
+
+constexpr int TOGETHER = 256;  // tokens
+
+}  // namespace
+
+void Network::encode(int sources, const int32_t* lengths, const int32_t* tokens, float* latents) {
+    for (int first = 0; first < sources;) {  // few enough tokens at once to stay near the processor
+        int last = first, count = 0;
+        while (last < sources && (last == first || count + lengths[last] <= TOGETHER)) count += lengths[last++];
+        encode_together(last - first, lengths + first, count, tokens, latents);
+        tokens += count;
+        latents += static_cast<size_t>(count) * shape_.width;
+        first = last;
+    }
+}
+
+void Network::encode_together(int sources, const int32_t* lengths, int count, const int32_t* tokens, float* latents) {
+    std::vector<int> positions;
+    for (int s = 0; s < sources; ++s)
+        for (int i = 0, counted = 0; i < lengths[s]; ++i) {  // padding is not counted, and stands nowhere
+            const bool is_padding = tokens[positions.size()] == shape_.padding;
+            positions.push_back(shape_.position_offset + (is_padding ? -1 : counted));
+            counted += !is_padding;
+        }
+    reserve(count, *std::max_element(lengths, lengths + sources));
+    encoder_keys_.reserve(static_cast<size_t>(count) * encoder_.heads * round_up(encoder_.head_width, LANES) * 2);
+    team_.run(threads_for(encoder_products_ * count), [&](Member& member) {
+        const auto& layers = encoder_.layers;
+        member.share(count, [&](int row) {
+            begin_row(encoder_, row, tokens[row], positions[row], layers[0].norm(Part::attention_norm));
+        });
+        for (size_t index = 0; index < layers.size(); ++index) {
+            const Norm& own = layers[index].norm(Part::feed_forward_norm);
+            encode_layer(member, layers[index], sources, lengths, count);
+            if (index + 1 < layers.size())
+                member.share(count, [&](int row) { leave(row, own, layers[index + 1].norm(Part::attention_norm)); });
+            else
+                member.share(count, [&](int row) { finish_row(encoder_, row, own, 0); });
+        }
+        member.share(count, [&](int row) {
+            std::memcpy(latents + static_cast<size_t>(row) * shape_.width, normed_.get() + static_cast<size_t>(row) * stride_,
+                        shape_.width * sizeof(float));
+        });
+    });
+}
+
+void Network::encode_layer(Member& member, const Layer& layer, int sources, const int32_t* lengths, int count) {
+    const int heads = encoder_.heads, width = encoder_.head_width, inner = heads * width;
+    const int stride = round_up(width, LANES);
+    const size_t values = static_cast<size_t>(count) * heads * stride;
+    layer[Part::attention_in].write(member, rounded(shape_.width), count, wide_rows_.get(), wide_);
+    // A source's keys stand together: [heads, length, stride].
+    const auto place = [&](int begin, int length, int head, int token) {
+        return (static_cast<size_t>(begin) * heads + static_cast<size_t>(head) * length + token) * stride;
+    };
+    const auto each = [&](auto&& work) {
+        member.share(sources * heads, [&](int item) {
+            const int source = item / heads;
+            int begin = 0;
+            for (int s = 0; s < source; ++s) begin += lengths[s];
+            work(begin, lengths[source], item % heads);
+        });
+    };
+    each([&](int begin, int length, int head) {
+        float* scores = scratches_[member.index()].scores.get();
+        for (int i = 0; i < length; ++i) {
+            const float* row = wide_rows_.get() + static_cast<size_t>(begin + i) * wide_ + head * width;
+            Half* key = encoder_keys_.get() + place(begin, length, head, i);
+            store_half(row + inner, width, key);
+            store_half(row + 2 * inner, width, key + values);
+        }
+        for (int i = 0; i < length; ++i) {
+            float* query = wide_rows_.get() + static_cast<size_t>(begin + i) * wide_ + head * width;
+            for (int c = 0; c < width; ++c) query[c] *= encoder_.scale;
+            Half* keys = encoder_keys_.get() + place(begin, length, head, 0);
+            Head all{keys, keys + values, length};
+            if (encoder_.relative)
+                all.bias = encoder_.relative + static_cast<size_t>(head) * shape_.relative_span + shape_.relative_span / 2 - i;
+            attend(query, all, width, scores, mixed_.get() + static_cast<size_t>(begin + i) * inner_ + head * width);
+        }
+    });
+    member.share(count, [&](int row) { round_row(mixed_.get() + static_cast<size_t>(row) * inner_, inner, rounded(inner), row); });
+    layer[Part::attention_out].add(member, rounded(inner), count, hidden_.get(), stride_);
+    member.share(count, [&](int row) { leave(row, layer.norm(Part::attention_norm), layer.norm(Part::feed_forward_norm)); });
+    feed_forward(member, encoder_, layer, count);
+}
+
+void Network::add_sources(Cache& cache, int count, const int32_t* sources, const float* latents) {
+    std::vector<int> owners, places;  // of each token: its source, and where in it
+    for (int s = 0; s < count; ++s)
+        for (int i = 0; i < cache.length_of(sources[s]); ++i) {
+            owners.push_back(sources[s]);
+            places.push_back(i);
+        }
+    const int tokens = static_cast<int>(owners.size());
+    const int width = decoder_.head_width, heads = decoder_.heads, all = shape_.decoder_layers * heads;
+    const Linear& projection = decoder_.outside[Part::source_in];
+    // Outputs are the heads of all layers, their keys and then their values.
+    const auto head_of = [&](int row, int column) {
+        const int item = column / width, place = item % all;
+        Half* head = item < all ? cache.source_key(place / heads, owners[row], place % heads)
+                                : cache.source_value(place / heads, owners[row], place % heads);
+        return head + static_cast<size_t>(places[row]) * cache.stride();
+    };
+    reserve(tokens, 0);
+    team_.run(threads_for(static_cast<double>(projection.out()) * shape_.width * tokens), [&](Member& member) {
+        member.share(tokens, [&](int row) {
+            round_row(latents + static_cast<size_t>(row) * shape_.width, shape_.width, rounded(shape_.width), row);
+        });
+        member.share(projection.tiles(), [&](int tile) {
+            projection.compute(rounded(shape_.width), tokens, tile, [&](int row, int column, __m512 value) {
+                const __m256i half = narrow(value);
+                if (width % LANES == 0) {
+                    if (column < projection.out())
+                        _mm256_storeu_si256(reinterpret_cast<__m256i*>(head_of(row, column) + column % width), half);
+                    return;
+                }
+                Half single[LANES];
+                _mm256_storeu_si256(reinterpret_cast<__m256i*>(single), half);
+                for (int i = 0; i < LANES && column + i < projection.out(); ++i)
+                    head_of(row, column + i)[(column + i) % width] = single[i];
+            });
+        });
+    });
+}
+
+}  // namespace stele
+#endif

@@ -1,0 +1,145 @@
+// An encoder-decoder Transformer over eight-bit layers: whole encodings and decode steps.
+#pragma once
+#include <memory>
+#include <vector>
+
+#include "cache.h"
+#include "linear.h"
+#include "pool.h"
+#include "rows.h"
+
+namespace stele {
+
+// Sizes and choices, as ModelConfig of Python has them; the layout is part of the interface.
+struct Shape {
+    int32_t width, encoder_layers, decoder_layers, encoder_heads, decoder_heads, encoder_head_width, decoder_head_width;
+    int32_t encoder_hidden, decoder_hidden, vocabulary;
+    int32_t activation, is_gated, is_pre_norm, has_final_norm, has_embedding_norm;
+    int32_t position_offset;  // of the first token's row in the tables of positions
+    int32_t padding;          // a token that stands nowhere, or -1
+    int32_t relative_span;    // distances in the tables of relative biases
+    float encoder_scale, decoder_scale;  // of queries
+    float embedding_scale, output_scale;
+};
+
+enum class Part : int {  // of a stack, by layer
+    attention_in = 0,    // queries, keys and values in one
+    attention_out,
+    cross_query,
+    cross_out,
+    up,  // the gate before it, where there is one
+    down,
+    attention_norm,
+    cross_norm,
+    feed_forward_norm,
+    embedding_norm,  // those without layers
+    final_norm,
+    source_in,  // keys and values of cross-attention, of all layers in one
+    output,
+    parts
+};
+
+struct Layer {
+    std::unique_ptr<Linear> linears[static_cast<int>(Part::parts)];
+    Norm norms[static_cast<int>(Part::parts)];
+    const Linear& operator[](Part part) const { return *linears[static_cast<int>(part)]; }
+    const Norm& norm(Part part) const { return norms[static_cast<int>(part)]; }
+};
+
+struct Stack {
+    std::vector<Layer> layers;
+    Layer outside;  // what belongs to no layer
+    const void* table = nullptr;
+    bool is_half = false;
+    const float* positions = nullptr;  // [.., width]
+    const float* relative = nullptr;   // [heads, span]: by how far a key comes after its query
+    int heads, head_width;
+    int hidden;
+    float scale;
+};
+
+// What one decode step is asked for, by row.
+struct Ask {
+    int count;
+    const int32_t* rows;
+    const int32_t* tokens;     // to be read
+    const int32_t* positions;  // where they stand
+    const int32_t* widths;     // candidates wanted; 0 means the likeliest token without its probability
+    int most;                  // the largest of them, at least 1
+};
+
+// What it found, by row and rank.
+struct Found {
+    int32_t* tokens;     // [count, most], likeliest first
+    float* values;       // [count, most]: log-probabilities; logits where the width is 0
+    uint8_t* healthy;    // [count]: whether all logits were numbers and the best one finite
+    float* logits;       // [count, vocabulary], or null
+    float* attention;    // [layers, count, heads, attention_stride], or null: of the source
+    int attention_stride;
+};
+
+class Network {
+  public:
+    Network(const Shape& shape, int threads);
+
+    const Shape& shape() const { return shape_; }
+    Team& team() { return team_; }
+    Stack& stack(bool is_decoder) { return is_decoder ? decoder_ : encoder_; }
+    size_t bytes() const;
+    // Tokens that are never chosen; their probability counts nevertheless.
+    void suppress(int count, const int32_t* tokens) { suppressed_.assign(tokens, tokens + count); }
+
+    // Encodes sources whose `tokens` follow each other; latents [tokens, width] likewise.
+    void encode(int sources, const int32_t* lengths, const int32_t* tokens, float* latents);
+    // Projects latents that follow each other to the keys and values of opened sources.
+    void add_sources(Cache& cache, int count, const int32_t* sources, const float* latents);
+    void decode(Cache& cache, const Ask& ask, const Found& found);
+
+  private:
+    struct Scratch {  // of one thread
+        Array<float> scores;
+        Array<float> logits;
+        Array<int32_t> tokens;  // [rows, most]: the best ones so far
+        Array<float> values;
+        std::vector<int> counts;  // of those, by row
+        std::vector<char> healthy;
+    };
+    struct Total {  // of one chunk of logits: their largest, and the sum of e to what the others are below
+        float largest, sum;
+    };
+    static constexpr int CHUNK = 4;  // tiles of logits that are looked at together
+
+    int threads_for(double products) const;
+    void reserve(int rows, int longest);
+    void begin_row(const Stack& stack, int row, int token, int position, Norm first);
+    void leave(int row, const Norm& own, const Norm& next);
+    void finish_row(const Stack& stack, int row, const Norm& own, float scale);
+    void feed_forward(Member& member, const Stack& stack, const Layer& layer, int rows);
+    void encode_together(int sources, const int32_t* lengths, int count, const int32_t* tokens, float* latents);
+    void encode_layer(Member& member, const Layer& layer, int sources, const int32_t* lengths, int tokens);
+    void decode_layer(Member& member, Cache& cache, const Ask& ask, const Found& found, int index);
+    void attend_self(Member& member, Cache& cache, const Ask& ask, int layer, int place);
+    void attend_source(Member& member, Cache& cache, const Ask& ask, const Found& found, int layer, int place);
+    void choose(Member& member, const Ask& ask, const Found& found);
+    void look(Scratch& scratch, const Ask& ask, const Found& found, int chunk, int place, const float* logits, int count);
+    void merge(const Ask& ask, const Found& found, int place);
+
+    Shape shape_;
+    Team team_;
+    Stack encoder_, decoder_;
+    std::vector<int32_t> suppressed_;
+    double encoder_products_ = 0, decoder_products_ = 0;
+
+    // Scratch of all threads, by row.
+    int stride_ = 0, wide_ = 0, inner_ = 0;
+    Array<float> hidden_, normed_, wide_rows_, mixed_;
+    Array<int8_t> values_;
+    Array<float> scales_;
+    Array<int32_t> shifts_;
+    Array<Half> encoder_keys_;
+    Array<Total> totals_;  // [rows, chunks]
+    std::vector<Scratch> scratches_;
+    Rounded rounded(int size) { return {values_.get(), scales_.get(), shifts_.get(), round_up(size, TILE)}; }
+};
+
+}  // namespace stele
