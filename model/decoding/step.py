@@ -99,7 +99,7 @@ class Chooser:
         token, score = picks.tokens[place], 0.0
         found = picks.candidates.get(place)
         if found is not None:
-            if position < target.minimum:
+            if target.is_early(position):
                 found = _without(found, self._eos, 1)
             token = found.tokens[0]
             score = found.log_probs[0] if target.wants_scores else 0.0
@@ -117,7 +117,7 @@ class Chooser:
             found = [Candidates([target.forced[position]], [0.0])] * len(span)
         else:
             found = [picks.candidates[each] for each in span]
-            if position < target.minimum:
+            if target.is_early(position):
                 width = target.search.width
                 found = [_without(each, self._eos, width) for each in found]
         if not target.wants_alignment:

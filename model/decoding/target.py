@@ -76,7 +76,11 @@ class Target:
             return LOGITS
         if decoded in self.forced:
             return LOGITS if self.wants_scores else UNREAD
-        is_early = decoded < self.minimum
+        is_early = self.is_early(decoded)
         if self.search is not None:
             return self.search.width + is_early
         return 2 if is_early else int(self.wants_scores)
+
+    def is_early(self, decoded: int) -> bool:
+        """Whether the end may not come after `decoded` tokens."""
+        return decoded < self.minimum and decoded not in self.forced
