@@ -9,7 +9,8 @@ from torch import Tensor
 from model.decoding.options import DecodingOptions
 from model.decoding.rows import RowTable
 from model.decoding.search import Alignment
-from model.decoding.step import Chooser, Move, Step, Target
+from model.decoding.step import Chooser, Move, Step
+from model.decoding.target import Target
 from model.kv_cache import KVCache, round_up
 from model.latent_cache import LatentCache, Source
 from model.transformer import EncoderDecoder
@@ -71,7 +72,7 @@ class Runner:
         self.max_target = max_target
         parameter = next(network.decoder.parameters())  # a norm's, in whatever precision
         self._device, self._dtype = parameter.device, parameter.dtype
-        self._table = RowTable(rows, max_target, self.config.start, self._device)
+        self._table = RowTable(rows, max_target, self.config.start)
         self._cache = KVCache(
             self.config, rows, self.max_source, max_target, self._dtype, self._device
         )
@@ -138,33 +139,38 @@ class Runner:
     def _step(self, targets: Sequence[Target]) -> list[Step]:
         rows = [row for target in targets for row in target.rows]
         padded = [*rows, *[rows[0]] * (round_up(len(rows), ROW_STEP) - len(rows))]
-        index = torch.tensor(padded, device=self._device)
-        positions = self._table.lengths[index]
+        decoded, newest = self._table.decoded, self._table.newest
+        inputs = [padded, [decoded[row] for row in padded], [newest[row] for row in padded]]
+        index, positions, tokens = torch.tensor(inputs, device=self._device)
         memory = self._cache.step(index, positions)
-        tokens = self._table.newest(index)
         layers: list[Tensor] | None = [] if _wants_attention(targets) else None
         logits = self.network.decode(tokens[:, None], positions[:, None], memory, layers)[:, 0]
         attention = _attention(layers, targets) if layers else {}
-        moves = self._chooser.decide(logits, targets, attention)
+        moves = self._chooser.moves(self._chooser.read(logits, targets, attention), targets)
         self._record(rows, moves)
         return [move.step for move in moves]
 
     def _record(self, rows: list[int], moves: Sequence[Move]) -> None:
         """Let every row hold what was chosen for it."""
-        parents = [parent for move in moves for parent in move.parents]
-        moved = [(row, parent) for row, parent in zip(rows, parents, strict=True) if row != parent]
         self._table.verify_room(rows)  # from here on nothing raises but for want of memory
+        moved = [
+            (row, parent)
+            for move in moves
+            if move.parents is not move.target.rows
+            for row, parent in zip(move.target.rows, move.parents, strict=True)
+            if row != parent
+        ]
         if moved:
-            to, origin = torch.tensor(moved, device=self._device).T
-            length = max(self._table.decoded[row] for row, _ in moved) + 1
-            self._cache.reorder(to, origin, length)
-            self._table.reorder(to, origin)
+            to, origins = [row for row, _ in moved], [parent for _, parent in moved]
+            index = torch.tensor([to, origins], device=self._device)
+            length = max(self._table.decoded[row] for row in to) + 1
+            self._cache.reorder(index[0], index[1], length)
+            self._table.reorder(to, origins)
         self._table.append(rows, [token for move in moves for token in move.tokens])
         for move in moves:
-            name = move.target.rows[0]
-            self._targets[name] = move.target
+            move.target.search = move.search
             if not move.step.is_healthy:
-                self._unhealthy.add(name)
+                self._unhealthy.add(move.target.rows[0])
 
     def release(self, names: Iterable[int]) -> None:
         """Free the rows of targets; what an unhealthy one held is overwritten."""

@@ -1,10 +1,10 @@
 """Alternatives: targets of one source that differ in their first token and go on greedily."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from model.decoding.options import DecodingOptions
-from model.decoding.search import Candidate, Hypothesis, Live, Node
+from model.decoding.search import Candidates, Hypothesis, Live
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,64 +17,61 @@ class Alternatives:
     options: DecodingOptions
     eos: int
     live: tuple[Live, ...]
-    certain: Node  # the root: the first alternative is not known to be wanted before all ended
     ended: tuple[Hypothesis | None, ...] = ()  # by row
+    certain: int = 0  # the first alternative is not known to be wanted before all have ended
 
     @classmethod
     def begin(cls, options: DecodingOptions, eos: int) -> "Alternatives":
         """Start from the target's prefix, in the first row."""
-        root = Node()
-        return cls(options, eos, (Live(root, 0.0, 0),), root, (None,) * options.alternatives)
+        return cls(options, eos, (Live(),), (None,) * options.alternatives)
 
     @property
     def width(self) -> int:
         """How many candidates are needed of each row: one of the first may be the end."""
-        return self.options.alternatives + 1 if self._is_beginning else 1
+        return 1 if self.live[0].tokens else self.options.alternatives + 1
 
-    def advance(self, candidates: Sequence[Sequence[Candidate]]) -> "Alternatives":
+    def advance(self, candidates: Sequence[Candidates]) -> "Alternatives":
         """Branch off at the first token, then continue each by its likeliest."""
-        if self._is_beginning:
-            chosen = [(0, candidate) for candidate in self._first(candidates[0])]
+        if self.live[0].tokens:
+            chosen = [(row, 0) for row in range(len(self.live))]
         else:
-            chosen = [(row, candidates[row][0]) for row in range(len(self.live))]
+            chosen = [(0, index) for index in self._first(candidates[0])]
         live, ended = [], list(self.ended)
-        for row, (parent, candidate) in enumerate(chosen):
-            before = self.live[parent]
-            next_ = self._continued(before, candidate, parent)
+        for row, (parent, index) in enumerate(chosen):
+            before, found = self.live[parent], candidates[parent]
+            if ended[row] is not None:  # idles
+                live.append(before._replace(parent=parent))
+                continue
+            score = before.score + found.log_probs[index]
+            next_ = before.then(parent, found, index, score, self.options.wants_scores)
             live.append(next_)
-            if ended[row] is None:
-                ended[row] = self._end(before, next_)
-        return replace(self, live=tuple(live), ended=tuple(ended))
+            ended[row] = self._end(before, next_)
+        return Alternatives(self.options, self.eos, tuple(live), tuple(ended))
 
-    @property
-    def _is_beginning(self) -> bool:
-        return self.live[0].node is self.certain
-
-    def _first(self, candidates: Sequence[Candidate]) -> list[Candidate]:
-        """Return the first tokens to branch off with.
+    def _first(self, found: Candidates) -> list[int]:
+        """Return which first tokens to branch off with.
 
         An empty target is no alternative, unless it is all there is: where the end is forced.
         """
-        possible = [c for c in candidates if c.token != self.eos and c.log_prob > float("-inf")]
-        return possible[: self.options.alternatives] or [*candidates[:1]]
-
-    def _continued(self, before: Live, candidate: Candidate, parent: int) -> Live:
-        node = Node(
-            candidate.token,
-            before.node,
-            before.node.depth + 1,
-            candidate.raw_log_prob,
-            candidate.alignment,
-        )
-        return Live(node, before.score + candidate.log_prob, parent)
+        pairs = enumerate(zip(found.tokens, found.log_probs, strict=True))
+        possible = [
+            index
+            for index, (token, log_prob) in pairs
+            if token != self.eos and log_prob > float("-inf")
+        ]
+        return possible[: self.options.alternatives] or [0]
 
     def _end(self, before: Live, after: Live) -> Hypothesis | None:
-        is_last = after.node.depth >= self.options.max_new_tokens
-        score = after.score / after.node.depth**self.options.length_penalty
-        if after.node.token == self.eos:
+        length = len(after.tokens)
+        is_last = length >= self.options.max_new_tokens
+        if after.tokens[-1] == self.eos:
             was_forced = is_last and self.options.forced_eos is not None
-            return Hypothesis.ending_in(before.node, score, "length" if was_forced else "stop")
-        return Hypothesis.ending_in(after.node, score, "length") if is_last else None
+            score = self._normalised(after)
+            return Hypothesis.ending_in(before, score, "length" if was_forced else "stop")
+        return Hypothesis.ending_in(after, self._normalised(after), "length") if is_last else None
+
+    def _normalised(self, last: Live) -> float:
+        return float(last.score / len(last.tokens) ** self.options.length_penalty)
 
     @property
     def hypotheses(self) -> tuple[Hypothesis, ...]:

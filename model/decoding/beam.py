@@ -1,28 +1,22 @@
 """Beam search for one target: which hypotheses live, which are finished, when it ends."""
 
-import heapq
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from operator import attrgetter
 from typing import Literal, NamedTuple
 
 from model.decoding.options import DecodingOptions
-from model.decoding.search import Candidate, Hypothesis, Live, Node, agreement
+from model.decoding.search import Candidates, Hypothesis, Live
 
 _END_TOKENS = 1
 _IMPOSSIBLE = float("-inf")
+_BY_SCORE = attrgetter("score")
 
 
 class _Finished(NamedTuple):
-    node: Node  # of the last token before the end
+    last: Live  # without the end token
     score: float
     finish: Literal["stop", "length"]
-
-
-class _Continuation(NamedTuple):
-    score: float
-    beam: int
-    candidate: Candidate
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,110 +27,111 @@ class BeamSearch:
     the first `num_beams` that end are finished, if the finished ones can still be improved.
     What filters made impossible is no continuation: where hardly anything is possible, fewer than
     `num_beams` live.
+
+    Attributes:
+        finished: best first, at most `num_beams`.
+        certain: how many first tokens all live hypotheses and the best finished one share.
     """
 
     options: DecodingOptions
     eos: int
     live: tuple[Live, ...]
-    finished: tuple[_Finished, ...] = ()  # best first, at most num_beams
+    finished: tuple[_Finished, ...] = ()
+    certain: int = 0
     is_improvable: bool = True
     has_ended: bool = False
 
     @classmethod
     def begin(cls, options: DecodingOptions, eos: int) -> "BeamSearch":
         """Start from the target's prefix: one hypothesis, in the first row."""
-        return cls(options, eos, (Live(Node(), 0.0, 0),))
+        return cls(options, eos, (Live(),))
 
     @property
     def width(self) -> int:
         """How many candidates are needed of each row."""
         return (1 + _END_TOKENS) * self.options.num_beams
 
-    def advance(self, candidates: Sequence[Sequence[Candidate]]) -> "BeamSearch":
+    def advance(self, candidates: Sequence[Candidates]) -> "BeamSearch":
         """Continue by one token.
 
         Args:
-            candidates: by row, best first, `width` of each; rows beyond `live` are not read, and
-                one of each is possible.
+            candidates: by row, equally many of each, `width` if the vocabulary has them; rows
+                beyond `live` are not read, and one of each is possible.
         """
-        beams = self.options.num_beams
-        generated = self.live[0].node.depth + 1
-        best = self._best(candidates)
-        is_last = generated >= self.options.max_new_tokens
-        ends = [is_last or c.candidate.token == self.eos for c in best]
-        living = [c for c, end in zip(best, ends, strict=True) if not end][:beams]
-        new = [c for c, end in zip(best[:beams], ends, strict=False) if end]
-        after = replace(
-            self,
-            live=tuple(self._lived(c) for c in living) or self.live,
-            finished=self._with(new, generated) if self._accepts else self.finished,
+        options, beams = self.options, self.options.num_beams
+        living, ending = self._continued(candidates)
+        live = tuple(living) or self.live
+        finished = self.finished
+        if ending and self._accepts:
+            ranked = sorted([*finished, *ending], key=_BY_SCORE, reverse=True)
+            finished = tuple(ranked[:beams])
+        is_improvable = self.is_improvable and (
+            len(finished) < beams or self._may_improve(live[0], finished[-1])
         )
-        is_improvable = self.is_improvable and after._may_improve(generated)
-        is_full = self.options.early_stopping is True and len(after.finished) == beams
-        has_ended = not is_improvable or is_full or all(ends)
-        return replace(after, is_improvable=is_improvable, has_ended=has_ended)
+        is_full = options.early_stopping is True and len(finished) == beams
+        has_ended = not is_improvable or is_full or not living
+        certain = self.certain if has_ended else _agreement(self.certain, live, finished)
+        return BeamSearch(options, self.eos, live, finished, certain, is_improvable, has_ended)
 
-    def _best(self, candidates: Sequence[Sequence[Candidate]]) -> list[_Continuation]:
-        continuations = (
-            _Continuation(live.score + candidate.log_prob, beam, candidate)
-            for beam, live in enumerate(self.live)
-            for candidate in candidates[beam]
-            if candidate.log_prob > _IMPOSSIBLE
-        )
-        return heapq.nlargest(self.width, continuations, key=attrgetter("score"))
+    def _continued(self, candidates: Sequence[Candidates]) -> tuple[list[Live], list[_Finished]]:
+        """Return the hypotheses that go on and those that end, both best first."""
+        beams, eos, reports = self.options.num_beams, self.eos, self.options.wants_scores
+        is_last = len(self.live[0].tokens) + 1 >= self.options.max_new_tokens
+        living: list[Live] = []
+        ending: list[_Finished] = []
+        for rank, (score, row, index) in enumerate(self._best(candidates)):
+            before, found = self.live[row], candidates[row]
+            if found.tokens[index] == eos:
+                if rank < beams:
+                    ending.append(self._ended(before, score, is_end=True))
+            elif is_last:
+                if rank < beams:
+                    last = before.then(row, found, index, score, reports)
+                    ending.append(self._ended(last, score, is_end=False))
+            else:
+                living.append(before.then(row, found, index, score, reports))
+                if len(living) == beams:  # and those that end are among as many
+                    break
+        return living, ending
+
+    def _best(self, candidates: Sequence[Candidates]) -> list[tuple[float, int, int]]:
+        """Return score, row and index of the best possible continuations."""
+        each = len(candidates[0].log_probs)
+        scores: list[float] = []
+        for live, found in zip(self.live, candidates, strict=False):
+            before = live.score
+            scores += [before + log_prob for log_prob in found.log_probs]
+        # Of equal ones the first: sorting is stable, in reverse as well.
+        order = sorted(range(len(scores)), key=scores.__getitem__, reverse=True)
+        return [
+            (scores[place], *divmod(place, each))
+            for place in order[: self.width]
+            if scores[place] > _IMPOSSIBLE
+        ]
 
     @property
     def _accepts(self) -> bool:
         is_full = len(self.finished) == self.options.num_beams
         return self.is_improvable and not (self.options.early_stopping is True and is_full)
 
-    def _lived(self, continuation: _Continuation) -> Live:
-        return Live(self._node(continuation), continuation.score, continuation.beam)
-
-    def _node(self, continuation: _Continuation) -> Node:
-        candidate, before = continuation.candidate, self.live[continuation.beam].node
-        return Node(
-            candidate.token, before, before.depth + 1, candidate.raw_log_prob, candidate.alignment
-        )
-
-    def _with(self, ended: list[_Continuation], generated: int) -> tuple[_Finished, ...]:
-        """Return the finished hypotheses with those that have ended now, the best of all."""
-        new = [
-            _Finished(
-                self.live[c.beam].node if c.candidate.token == self.eos else self._node(c),
-                self._normalised(c.score, generated),
-                self._finish(c, generated),
-            )
-            for c in ended
-        ]
-        ranked = sorted([*self.finished, *new], key=attrgetter("score"), reverse=True)
-        return tuple(ranked[: self.options.num_beams])
-
-    def _finish(self, ended: _Continuation, generated: int) -> Literal["stop", "length"]:
+    def _ended(self, last: Live, score: float, *, is_end: bool) -> _Finished:
+        generated = len(self.live[0].tokens) + 1
         was_forced = (
             self.options.forced_eos is not None and generated == self.options.max_new_tokens
         )
-        return "stop" if ended.candidate.token == self.eos and not was_forced else "length"
+        finish: Literal["stop", "length"] = "stop" if is_end and not was_forced else "length"
+        return _Finished(last, self._normalised(score, generated), finish)
 
     def _normalised(self, score: float, length: int) -> float:
         return float(score / length**self.options.length_penalty)
 
-    def _may_improve(self, generated: int) -> bool:
+    def _may_improve(self, best: Live, worst: _Finished) -> bool:
         """Whether the best live hypothesis could still beat the worst finished one."""
-        if len(self.finished) < self.options.num_beams:
-            return True
         penalty, early = self.options.length_penalty, self.options.early_stopping
         is_patient = early == "never" and penalty > 0
+        generated = len(self.live[0].tokens) + 1
         length = self.options.max_new_tokens if is_patient else generated
-        return self._normalised(self.live[0].score, length) > self.finished[-1].score
-
-    @property
-    def certain(self) -> Node:
-        """The last node that every possible winner shares: the live ones, the best finished one."""
-        nodes = [live.node for live in self.live]
-        if self.has_ended:
-            nodes = []
-        return agreement([*nodes, *(best.node for best in self.finished[:1])])
+        return self._normalised(best.score, length) > worst.score
 
     @property
     def hypotheses(self) -> tuple[Hypothesis, ...]:
@@ -145,3 +140,13 @@ class BeamSearch:
             return ()
         wanted = self.finished[: self.options.num_hypotheses]
         return tuple(Hypothesis.ending_in(*finished) for finished in wanted)
+
+
+def _agreement(known: int, live: Sequence[Live], finished: Sequence[_Finished]) -> int:
+    """Return how many first tokens all of `live` and the best of `finished` share, from `known`."""
+    possible = [hypothesis.tokens for hypothesis in live]
+    possible += [best.last.tokens for best in finished[:1]]
+    shortest = min(len(possible[0]), len(possible[-1]))
+    while known < shortest and len({tokens[known] for tokens in possible}) == 1:
+        known += 1
+    return known

@@ -1,5 +1,7 @@
 """The choice from filtered logits: one token per row, or several candidates of each."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -36,7 +38,7 @@ def sample(
     return tokens.gather(1, index).squeeze(1)
 
 
-def choose(logits: Tensor, row_list: list[int], table: RowTable) -> tuple[Tensor, Tensor]:
+def choose(logits: Tensor, rows: Sequence[int], table: RowTable) -> tuple[Tensor, Tensor]:
     """Choose for each row as its options say.
 
     Args:
@@ -47,30 +49,40 @@ def choose(logits: Tensor, row_list: list[int], table: RowTable) -> tuple[Tensor
     """
     best, tokens = logits.max(1)
     healthy = best.isfinite()
-    sampling = [i for i, row in enumerate(row_list) if table.options[row].samples]
-    if sampling:
-        chosen = [row_list[i] for i in sampling]
-        options = [table.options[row] for row in chosen]
-        picked = torch.tensor(sampling, device=logits.device)
-
-        def column(values: list[float]) -> Tensor:
-            return torch.tensor(values, dtype=logits.dtype, device=logits.device)
-
-        tokens[picked] = sample(
-            logits[picked].nan_to_num(nan=0.0),
-            column([o.temperature for o in options]),
-            torch.tensor([o.top_k for o in options], device=logits.device),
-            column([o.top_p for o in options]),
-            column(table.draws(chosen, [table.decoded[row] for row in chosen])),
-        )
+    if table.sampling:
+        drawing = [place for place, row in enumerate(rows) if row in table.sampling]
+        if drawing:
+            picked = torch.tensor(drawing, device=logits.device)
+            tokens[picked] = _draw(logits[picked], [rows[place] for place in drawing], table)
     return tokens, healthy
 
 
-def likeliest(logits: Tensor, places: list[int], width: int) -> tuple[Tensor, Tensor]:
+def _draw(logits: Tensor, rows: Sequence[int], table: RowTable) -> Tensor:
+    options = [table.options[row] for row in rows]
+
+    def column(values: list[float]) -> Tensor:
+        return torch.tensor(values, dtype=logits.dtype, device=logits.device)
+
+    return sample(
+        logits.nan_to_num(nan=0.0),
+        column([o.temperature for o in options]),
+        torch.tensor([o.top_k for o in options], device=logits.device),
+        column([o.top_p for o in options]),
+        column(table.draws(rows)),
+    )
+
+
+def likeliest(logits: Tensor, places: Sequence[int], width: int) -> tuple[Tensor, Tensor]:
     """Return the values and token ids, [len(places), width], of some rows, best first.
 
     Rows of one call must want the same width: which of two equal values comes first depends on it.
     """
-    selected = logits if places == list(range(len(logits))) else logits[places]
-    values, tokens = selected.topk(min(width, logits.shape[1]), dim=1)
+    values, tokens = at(logits, places).topk(min(width, logits.shape[1]), dim=1)
     return values, tokens
+
+
+def at(tensor: Tensor, places: Sequence[int]) -> Tensor:
+    """Return the rows at ascending `places`; not a copy where they follow each other."""
+    if places and len(places) == places[-1] - places[0] + 1:
+        return tensor[places[0] : places[-1] + 1]
+    return tensor[torch.tensor(places, dtype=torch.long, device=tensor.device)]

@@ -1,68 +1,60 @@
-"""Hypotheses: how those of one target branch, end and agree; pure Python, no tensors."""
+"""Hypotheses: how those of one target go on and end; pure Python, no tensors."""
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Literal, NamedTuple, Protocol
 
 Alignment = tuple[float, ...]  # how much one target token looks at each source token
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Node:
-    """One token of a hypothesis and, through `before`, all earlier ones; the root has none.
+class Candidates(NamedTuple):
+    """Tokens that may continue a row, best first.
 
-    Hypotheses that branched off each other share the nodes before the branch.
+    Attributes:
+        tokens: their ids.
+        log_probs: after filters: what a search adds up.
+        raw_log_probs: before filters: what is reported; None where filters change none of them.
+        alignment: what the row looks at; empty where it was not asked for.
     """
 
-    token: int = -1
-    before: "Node | None" = field(default=None, repr=False)  # of any length
-    depth: int = 0  # tokens up to here
-    log_prob: float = 0.0
-    alignment: Alignment = ()
-
-    def after(self, depth: int) -> list["Node"]:
-        """Return the nodes from `depth` + 1 tokens up to this one, in order."""
-        path = []
-        node: Node | None = self
-        while node is not None and node.depth > depth:
-            path.append(node)
-            node = node.before
-        return path[::-1]
-
-
-def agreement(nodes: Iterable[Node]) -> Node:
-    """Return the deepest node that is, or comes before, every one of `nodes`.
-
-    Raises:
-        ValueError: they have no beginning in common.
-    """
-    distinct = set(nodes)
-    while len(distinct) > 1:
-        depth = max(node.depth for node in distinct)
-        if depth == 0:
-            raise ValueError("these hypotheses belong to different targets")
-        distinct = {
-            node.before if node.depth == depth and node.before is not None else node
-            for node in distinct
-        }
-    return distinct.pop()
-
-
-class Candidate(NamedTuple):
-    """A token that may continue a row."""
-
-    token: int
-    log_prob: float  # after filters: what a search adds up
-    raw_log_prob: float = 0.0  # before filters: what is reported
+    tokens: Sequence[int]
+    log_probs: Sequence[float]
+    raw_log_probs: Sequence[float] | None = None
     alignment: Alignment = ()
 
 
 class Live(NamedTuple):
-    """A hypothesis that goes on in the row of its index; `parent` is the row it comes from."""
+    """A hypothesis that goes on in the row of its index; `parent` is the row it comes from.
 
-    node: Node
-    score: float  # sum of log-probabilities
-    parent: int
+    Attributes:
+        tokens: all after the prefix; tuples, since hypotheses that branch share their past.
+        score: sum of log-probabilities.
+        log_probs, alignments: by token; empty where they were not asked for.
+    """
+
+    tokens: tuple[int, ...] = ()
+    score: float = 0.0
+    parent: int = 0
+    log_probs: tuple[float, ...] = ()
+    alignments: tuple[Alignment, ...] = ()
+
+    def then(self, row: int, found: Candidates, index: int, score: float, reports: bool) -> "Live":
+        """Return this hypothesis, of `row`, continued by one of its candidates.
+
+        Args:
+            score: the sum with the candidate's log-probability.
+            reports: whether each token's log-probability is kept.
+        """
+        tokens = (*self.tokens, found.tokens[index])
+        if not reports and not found.alignment:
+            return Live(tokens, score, row)
+        log_probs, alignments = self.log_probs, self.alignments
+        if reports:
+            raw = found.log_probs if found.raw_log_probs is None else found.raw_log_probs
+            log_probs = (*log_probs, raw[index])
+        if found.alignment:
+            alignments = (*alignments, found.alignment)
+        return Live(tokens, score, row, log_probs, alignments)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +64,7 @@ class Hypothesis:
     Attributes:
         score: what it was ranked by: the sum of its log-probabilities over its length to the
             power of the length penalty.
+        log_probs: by token; 0 where they were not asked for.
     """
 
     tokens: tuple[int, ...]
@@ -81,16 +74,10 @@ class Hypothesis:
     alignments: tuple[Alignment, ...]
 
     @classmethod
-    def ending_in(cls, node: Node, score: float, finish: Literal["stop", "length"]) -> "Hypothesis":
-        """Read a hypothesis off its last node."""
-        path = node.after(0)
-        return cls(
-            tuple(each.token for each in path),
-            score,
-            finish,
-            tuple(each.log_prob for each in path),
-            tuple(each.alignment for each in path if each.alignment),
-        )
+    def ending_in(cls, last: Live, score: float, finish: Literal["stop", "length"]) -> "Hypothesis":
+        """End a hypothesis with its newest token, which is not the end token."""
+        log_probs = last.log_probs or (0.0,) * len(last.tokens)
+        return cls(last.tokens, score, finish, log_probs, last.alignments)
 
 
 class Search(Protocol):
@@ -104,12 +91,12 @@ class Search(Protocol):
     def live(self) -> Sequence[Live]:
         """The hypotheses that go on, one for each row."""
 
-    def advance(self, candidates: Sequence[Sequence[Candidate]]) -> "Search":
-        """Take the best continuations of each row, best first; returns the state after them."""
+    def advance(self, candidates: Sequence[Candidates]) -> "Search":
+        """Take the best continuations of each row, as many of each; returns the state after."""
 
     @property
-    def certain(self) -> Node:
-        """The last node that every possible outcome shares."""
+    def certain(self) -> int:
+        """How many first tokens every possible outcome shares, while the search goes on."""
 
     @property
     def hypotheses(self) -> tuple[Hypothesis, ...]:

@@ -1,49 +1,17 @@
-"""One decode step's choices: from the logits of all running rows to what each target gained."""
+"""One decode step's choices: what each target gains, and how its rows go on."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from typing import NamedTuple
 
-import torch
 from torch import Tensor
 
-from model.decoding import filters
-from model.decoding.alternatives import Alternatives
-from model.decoding.beam import BeamSearch
-from model.decoding.choose import choose, likeliest
-from model.decoding.options import DecodingOptions
+from model.decoding.picks import Picks, read
 from model.decoding.rows import RowTable
-from model.decoding.search import Alignment, Candidate, Hypothesis, Search
+from model.decoding.search import Alignment, Candidates, Hypothesis, Search
+from model.decoding.target import Target
 
 
-@dataclass(frozen=True, slots=True)
-class Target:
-    """What one request decodes: the rows it holds, and the search they make together, if any.
-
-    Attributes:
-        certain: how many tokens after the prefix were reported.
-    """
-
-    rows: tuple[int, ...]
-    options: DecodingOptions
-    source_length: int
-    search: Search | None = None
-    certain: int = 0
-
-    @classmethod
-    def begin(
-        cls, rows: tuple[int, ...], options: DecodingOptions, source_length: int, eos: int
-    ) -> "Target":
-        """Hold `rows`, as many as the options ask for."""
-        search: Search | None = None
-        if options.alternatives:
-            search = Alternatives.begin(options, eos)
-        elif options.num_beams > 1:
-            search = BeamSearch.begin(options, eos)
-        return cls(rows, options, source_length, search)
-
-
-@dataclass(frozen=True, slots=True)
-class Step:
+class Step(NamedTuple):
     """What one target gained in one step.
 
     Attributes:
@@ -65,172 +33,137 @@ class Step:
     is_healthy: bool = True
 
 
-@dataclass(frozen=True, slots=True)
-class Move:
+class Move(NamedTuple):
     """How one target goes on: nothing has been changed yet.
 
     Attributes:
-        tokens, parents: by row of the target, what it holds next and after which row's history.
-        target: as it is after the step.
+        search: the target's search after the step.
+        tokens, parents: by row of the target, what it holds next and after which row's history;
+            `parents` is `target.rows` itself where each follows its own.
     """
 
     step: Step
     target: Target
-    tokens: list[int]
-    parents: list[int]
-
-
-@dataclass(frozen=True, slots=True)
-class _Rows:
-    """What the logits of a step come to, by place in it."""
-
-    tokens: list[int]
-    scores: list[float]
-    healthy: list[bool]
-    alignments: Mapping[int, Alignment]  # of rows that asked
-    candidates: dict[int, list[Candidate]]  # of rows that search
+    search: Search | None
+    tokens: Sequence[int]
+    parents: Sequence[int]
 
 
 class Chooser:
     """Applies filters and choice to every row of a step, whatever each of them asks for."""
 
     def __init__(self, table: RowTable, eos: int, suppressed: Tensor) -> None:
+        """Choose for the rows of `table`; none may ever hold a token of `suppressed`."""
         self._table, self._eos, self._suppressed = table, eos, suppressed
 
-    def decide(
-        self, logits: Tensor, targets: Sequence[Target], alignments: Mapping[int, Alignment]
-    ) -> list[Move]:
-        """Choose what every row continues with; returns one move per target.
+    def demand(self, targets: Sequence[Target]) -> list[int]:
+        """Return what each row of a step needs, by place.
 
-        Args:
-            logits: [rows, vocabulary] float32, the targets' rows in order, then padding.
-            alignments: by place in the step, of each row whose target wants them.
+        `target.LOGITS`: all of its logits, through `read`. `target.UNREAD`: nothing but its
+        health. `target.GREEDY`: the likeliest token. Above 0: so many candidates, best first, of
+        equal ones the lowest id first; by their log-probabilities over all tokens. Suppressed
+        tokens are never among them, nor the likeliest.
         """
-        rows = self._read(logits, targets, alignments)
+        decoded, widths = self._table.decoded, []
+        for target in targets:
+            width = target.width(decoded[target.rows[0]])
+            widths += [width] * len(target.rows)
+        return widths
+
+    def read(
+        self, logits: Tensor, targets: Sequence[Target], alignments: Mapping[int, Alignment]
+    ) -> Picks:
+        """Return what `moves` needs, from the logits of every row; arguments as in `picks.read`."""
+        return read(logits, targets, alignments, self._table, self._eos, self._suppressed)
+
+    def moves(self, picks: Picks, targets: Sequence[Target]) -> list[Move]:
+        """Return how each target goes on, from what `read` made, or a backend by `demand`."""
+        decoded, healthy = self._table.decoded, picks.healthy
+        are_healthy = all(healthy)
         moves, place = [], 0
         for target in targets:
-            span = range(place, place + len(target.rows))
-            moves.append(self._move(target, rows, span))
-            place = span.stop
+            position, end = decoded[target.rows[0]], place + len(target.rows)
+            if not (are_healthy or all(healthy[place:end])):
+                moves.append(_stay(target, 0, Step(is_healthy=False)))
+            elif position < target.prefix:
+                moves.append(_stay(target, target.options.target_prefix[position], Step()))
+            elif target.search is None:
+                moves.append(self._chosen(target, picks, place, position))
+            else:
+                candidates = self._candidates(target, picks, place, position)
+                moves.append(_advance(target, target.search, target.search.advance(candidates)))
+            place = end
         return moves
 
-    def _read(
-        self, logits: Tensor, targets: Sequence[Target], alignments: Mapping[int, Alignment]
-    ) -> _Rows:
-        rows = [row for target in targets for row in target.rows]
-        raw, padded = self._log_probabilities(logits, targets)
-        logits = padded[: len(rows)]
-        index = torch.tensor(rows, device=logits.device)
-        filters.apply(logits, index, rows, self._table, self._eos, self._suppressed)
-        tokens, healthy = choose(logits, rows, self._table)
-        scores = [0.0] * len(rows)
-        if raw is not None:
-            scores = raw.gather(1, tokens[:, None]).squeeze(1).tolist()
-        _renormalise(padded, targets)
-        candidates = _candidates(logits, raw, targets, alignments)
-        return _Rows(tokens.tolist(), scores, healthy.tolist(), alignments, candidates)
+    def _chosen(self, target: Target, picks: Picks, place: int, position: int) -> Move:
+        token, score = picks.tokens[place], 0.0
+        found = picks.candidates.get(place)
+        if found is not None:
+            if target.is_early(position):
+                found = _without(found, self._eos, 1)
+            token = found.tokens[0]
+            score = found.log_probs[0] if target.wants_scores else 0.0
+        elif position in target.forced:
+            token = target.forced[position]
+        aligned = (picks.alignments[place],) if target.wants_alignment else ()
+        return Move(Step((token,), (score,), aligned), target, None, (token,), target.rows)
 
-    @staticmethod
-    def _log_probabilities(
-        logits: Tensor, targets: Sequence[Target]
-    ) -> tuple[Tensor | None, Tensor]:
-        """Return log-probabilities if any are asked for, and what the filters read.
-
-        That is logits where one token is chosen and log-probabilities in a search, as in
-        transformers.
-        """
-        is_asked = any(target.options.wants_scores for target in targets)
-        searching = [target.search is not None for target in targets for _ in target.rows]
-        if not is_asked and not any(searching):
-            return None, logits
-        # Of all padded rows: of a single one, the sum would be split among threads.
-        total = logits.logsumexp(1, keepdim=True)
-        raw = (logits - total)[: len(searching)] if is_asked else None
-        if any(searching):
-            is_choice = torch.ones(len(logits), 1, dtype=torch.bool)
-            is_choice[: len(searching), 0] = ~torch.tensor(searching)
-            logits = logits - total.masked_fill(is_choice.to(logits.device), 0.0)
-        return raw, logits
-
-    def _move(self, target: Target, rows: _Rows, span: range) -> Move:
-        known = self._table.known(target.rows[0])
-        if not all(rows.healthy[place] for place in span):
-            return _stay(target, 0, Step(is_healthy=False))
-        if known is not None:
-            return _stay(target, known, Step())
-        if target.search is None:
-            place = span.start
-            wants_scores = target.options.wants_scores
-            score = rows.scores[place] if wants_scores else 0.0
-            aligned = (rows.alignments[place],) if target.options.alignments is not None else ()
-            step = Step((rows.tokens[place],), (score,), aligned)
-            return _stay(target, rows.tokens[place], step)
-        return _advance(target, target.search.advance([rows.candidates[p] for p in span]))
+    def _candidates(
+        self, target: Target, picks: Picks, place: int, position: int
+    ) -> list[Candidates]:
+        assert target.search is not None
+        span = range(place, place + len(target.rows))
+        if place not in picks.candidates:
+            found = [Candidates([target.forced[position]], [0.0])] * len(span)
+        else:
+            found = [picks.candidates[each] for each in span]
+            if target.is_early(position):
+                width = target.search.width
+                found = [_without(each, self._eos, width) for each in found]
+        if not target.wants_alignment:
+            return found
+        return [
+            each._replace(alignment=picks.alignments[its])
+            for each, its in zip(found, span, strict=True)
+        ]
 
 
-def _renormalise(logits: Tensor, targets: Sequence[Target]) -> None:
-    """Let filtered rows that ask for it sum up to one again, in place; `logits` are padded."""
-    asked = [t.search is not None and t.options.renormalises for t in targets for _ in t.rows]
-    if not any(asked):
-        return
-    # Of all padded rows: of a single one, the sum would be split among threads.
-    total = logits.logsumexp(1, keepdim=True)
-    is_asked = torch.zeros(len(logits), 1, dtype=torch.bool)
-    is_asked[: len(asked), 0] = torch.tensor(asked)
-    logits -= total.masked_fill(~is_asked.to(logits.device), 0.0)
-
-
-def _candidates(
-    logits: Tensor,
-    raw: Tensor | None,
-    targets: Sequence[Target],
-    alignments: Mapping[int, Alignment],
-) -> dict[int, list[Candidate]]:
-    """Return the candidates of every row that searches, by its place in the step."""
-    places: dict[int, list[int]] = {}  # by how many candidates their searches need
-    wants_scores: list[bool] = []
-    for target in targets:
-        if target.search is not None:
-            span = range(len(wants_scores), len(wants_scores) + len(target.rows))
-            places.setdefault(target.search.width, []).extend(span)
-        wants_scores += [target.options.wants_scores] * len(target.rows)
-    found: dict[int, list[Candidate]] = {}
-    for width, some in places.items():
-        values, tokens = likeliest(logits, some, width)
-        reported = torch.zeros_like(values)
-        if raw is not None:
-            asked = torch.tensor([wants_scores[place] for place in some], device=values.device)
-            reported = raw[some].gather(1, tokens).masked_fill(~asked[:, None], 0.0)
-        columns = zip(some, tokens.tolist(), values.tolist(), reported.tolist(), strict=True)
-        for place, ids, log_probs, raws in columns:
-            aligned = alignments.get(place, ())
-            row = zip(ids, log_probs, raws, strict=True)
-            found[place] = [Candidate(*each, aligned) for each in row]
-    return found
+def _without(found: Candidates, token: int, width: int) -> Candidates:
+    """Return the first `width` candidates but `token`, unless it is impossible already."""
+    kept = [
+        index
+        for index, (each, log_prob) in enumerate(zip(found.tokens, found.log_probs, strict=True))
+        if each != token or log_prob == float("-inf")
+    ][:width]
+    raw = found.raw_log_probs
+    return Candidates(
+        [found.tokens[index] for index in kept],
+        [found.log_probs[index] for index in kept],
+        None if raw is None else [raw[index] for index in kept],
+    )
 
 
 def _stay(target: Target, token: int, step: Step) -> Move:
     """Let every row of a target go on with the same token."""
-    return Move(step, target, [token] * len(target.rows), list(target.rows))
+    return Move(step, target, target.search, (token,) * len(target.rows), target.rows)
 
 
-def _advance(target: Target, search: Search) -> Move:
+def _advance(target: Target, before: Search, search: Search) -> Move:
     """Let the rows of a target hold what lives after a step of its search."""
-    if search.hypotheses:  # nobody reads its rows any more
-        return _stay(replace(target, search=search), 0, Step(hypotheses=search.hypotheses))
-    # A row without a hypothesis of its own repeats the first one, unread.
-    live = [search.live[i if i < len(search.live) else 0] for i in range(len(target.rows))]
-    new = search.certain.after(target.certain)
-    preview = search.live[0].node.after(target.certain + len(new))
+    rows, live = target.rows, search.live
+    if hypotheses := search.hypotheses:  # nobody reads its rows any more
+        step = Step(hypotheses=hypotheses)
+        return Move(step, target, search, (0,) * len(rows), rows)
+    first, known, certain = live[0], before.certain, search.certain
+    new = first.tokens[known:certain]
     step = Step(
-        tokens=tuple(node.token for node in new),
-        scores=tuple(node.log_prob for node in new),
-        alignments=tuple(node.alignment for node in new if node.alignment),
-        preview=tuple(node.token for node in preview),
+        new,
+        first.log_probs[known:certain] if target.wants_scores else (0.0,) * len(new),
+        first.alignments[known:certain],
+        first.tokens[certain:],
     )
-    return Move(
-        step,
-        replace(target, search=search, certain=target.certain + len(new)),
-        [hypothesis.node.token for hypothesis in live],
-        [target.rows[hypothesis.parent] for hypothesis in live],
-    )
+    tokens = [hypothesis.tokens[-1] for hypothesis in live]
+    parents = [rows[hypothesis.parent] for hypothesis in live]
+    # A row without a hypothesis of its own repeats the first one, unread.
+    spare = len(rows) - len(live)
+    return Move(step, target, search, tokens + tokens[:1] * spare, parents + parents[:1] * spare)

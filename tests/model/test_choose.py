@@ -16,8 +16,6 @@ from model import DecodingOptions
 from model.decoding.choose import choose, sample
 from model.decoding.rows import RowTable, uniform
 
-CPU = torch.device("cpu")
-
 
 def random_logits(seed: int, rows: int = 1, vocabulary: int = 50) -> Tensor:
     return 2 * torch.randn(rows, vocabulary, generator=torch.Generator().manual_seed(seed))
@@ -105,7 +103,7 @@ def test_rows_with_different_options_are_drawn_together_as_alone() -> None:
 @pytest.mark.parametrize("shift", [-20.0, 20.0])
 def test_a_vanishing_temperature_takes_the_likeliest(temperature: float, shift: float) -> None:
     options = DecodingOptions(max_new_tokens=3, temperature=temperature)
-    table = RowTable(1, 3, 0, CPU)
+    table = RowTable(1, 3, 0)
     table.occupy(0, options)
     logits = random_logits(seed=4) + shift
 
@@ -116,7 +114,7 @@ def test_a_vanishing_temperature_takes_the_likeliest(temperature: float, shift: 
 
 
 def test_greedy_and_sampling_rows_share_a_batch_and_only_the_unhealthy_one_is_marked() -> None:
-    table = RowTable(4, 3, 0, CPU)
+    table = RowTable(4, 3, 0)
     for row in range(4):
         table.occupy(row, DecodingOptions(max_new_tokens=3, temperature=float(row % 2)))
     logits = random_logits(seed=5, rows=4)

@@ -19,7 +19,6 @@ from model.decoding import filters
 from model.decoding.rows import RowTable
 
 VOCABULARY, START, EOS, SUPPRESSED = 12, 11, 0, (11, 4)
-CPU = torch.device("cpu")
 
 
 def reference(options: DecodingOptions) -> Any:
@@ -46,7 +45,7 @@ def random_options(rng: random.Random) -> DecodingOptions:
 
 
 def table_of(histories: dict[int, list[int]], options: dict[int, DecodingOptions]) -> RowTable:
-    table = RowTable(8, 30, START, CPU)
+    table = RowTable(8, 30, START)
     for row, history in histories.items():
         table.occupy(row, options[row])
         for token in history:
@@ -56,7 +55,7 @@ def table_of(histories: dict[int, list[int]], options: dict[int, DecodingOptions
 
 def filtered(logits: Tensor, rows: list[int], table: RowTable) -> Tensor:
     logits = logits.clone()
-    filters.apply(logits, torch.tensor(rows), rows, table, EOS, torch.tensor(SUPPRESSED))
+    filters.apply(logits, rows, table, EOS, torch.tensor(SUPPRESSED))
     return logits
 
 
@@ -83,7 +82,7 @@ def test_the_start_token_counts_as_generated() -> None:
     logits = torch.ones(1, VOCABULARY)
 
     table = table_of({0: []}, {0: options})
-    filters.penalise_repetition(logits, torch.tensor([0]), table)
+    filters.penalise_repetition(logits, [0], table)
 
     assert logits[0].tolist() == [1.0] * START + [0.5]
 
@@ -101,4 +100,4 @@ def test_a_row_remembers_nothing_of_the_one_before_it() -> None:
     expected[0, SUPPRESSED] = float("-inf")
 
     assert torch.equal(filtered(logits, [0], table), expected)
-    assert table.newest(torch.tensor([0])).tolist() == [START]
+    assert table.newest[0] == START

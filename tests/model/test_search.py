@@ -2,7 +2,6 @@
 
 import random
 import warnings
-from collections.abc import Sequence
 
 import ctranslate2
 import pytest
@@ -11,7 +10,7 @@ from transformers import MarianTokenizer
 from model import BUNDLED, Arrival, DecodingOptions, Model, Runner, Step
 from model.decoding.alternatives import Alternatives
 from model.decoding.beam import BeamSearch
-from model.decoding.search import Candidate, Node, agreement
+from model.decoding.search import Candidates
 from tests.model.driver import Request, random_source, run_together
 from tests.model.networks import tiny_network
 
@@ -26,26 +25,6 @@ def steps_of(runner: Runner, source: tuple[int, ...], options: DecodingOptions) 
         steps += runner.launch([0]).result()
     runner.release([0])
     return steps
-
-
-def chain(*tokens: int, before: Node | None = None) -> Node:
-    node = before or Node()
-    for token in tokens:
-        node = Node(token, node, node.depth + 1)
-    return node
-
-
-def test_hypotheses_agree_up_to_where_they_branched() -> None:
-    root = Node()
-    trunk = chain(1, 2, before=root)
-    left, right = chain(3, 4, before=trunk), chain(5, before=trunk)
-
-    assert agreement([left, right]) is trunk
-    assert agreement([left]) is left
-    assert agreement([left, trunk]) is trunk
-    assert agreement([left, chain(7, before=root)]) is root
-    with pytest.raises(ValueError, match="different targets"):
-        agreement([left, chain(1, 2)])
 
 
 @pytest.mark.parametrize(
@@ -85,11 +64,15 @@ def test_a_preview_goes_on_where_certainty_ends() -> None:
     assert any(step.preview for step in steps)
 
 
-def candidates(*pairs: tuple[int, float]) -> list[Candidate]:
-    return [Candidate(token, log_prob) for token, log_prob in pairs]
+def candidates(*pairs: tuple[int, float]) -> Candidates:
+    return Candidates([token for token, _ in pairs], [log_prob for _, log_prob in pairs])
 
 
-def advanced(search: BeamSearch, *rows: Sequence[Candidate]) -> BeamSearch:
+def agreed(search: BeamSearch) -> tuple[int, ...]:
+    return search.live[0].tokens[: search.certain]
+
+
+def advanced(search: BeamSearch, *rows: Candidates) -> BeamSearch:
     return search.advance(rows)
 
 
@@ -98,12 +81,12 @@ def test_a_token_is_certain_as_soon_as_all_live_hypotheses_have_it() -> None:
     search = BeamSearch.begin(options, EOS)
 
     search = advanced(search, candidates((5, -1.0), (6, -2.0), (7, -9.0), (8, -9.0)))
-    assert search.certain.depth == 0
+    assert search.certain == 0
     first = candidates((3, -0.1), (4, -0.2), (2, -9.0), (1, -9.0))
     search = advanced(search, first, candidates((3, -5.0), (4, -6.0), (2, -9.0), (1, -9.0)))
 
-    assert [node.token for node in search.certain.after(0)] == [5]
-    assert [live.node.token for live in search.live] == [3, 4]
+    assert agreed(search) == (5,)
+    assert [live.tokens[-1] for live in search.live] == [3, 4]
 
 
 def test_a_finished_hypothesis_that_may_win_keeps_others_from_being_certain() -> None:
@@ -113,11 +96,11 @@ def test_a_finished_hypothesis_that_may_win_keeps_others_from_being_certain() ->
 
     ending = candidates((EOS, -0.1), (4, -0.2), (3, -0.3), (1, -9.0))
     search = advanced(search, ending, candidates((4, -9.0), (3, -9.0), (2, -9.5), (1, -9.6)))
-    assert [node.token for node in search.certain.after(0)] == [5]
+    assert agreed(search) == (5,)
     rows = [candidates((4, -0.1), (3, -0.1), (2, -9.0), (1, -9.0))] * 2
     search = search.advance(rows)
 
-    assert [node.token for node in search.certain.after(0)] == [5], "5 alone may still win"
+    assert agreed(search) == (5,), "5 alone may still win"
 
 
 def test_alternatives_of_a_forced_end_are_one_empty_target() -> None:
@@ -195,9 +178,9 @@ def test_what_filters_made_impossible_neither_lives_nor_ends() -> None:
     forced = candidates((5, 0.0), (EOS, never), (1, never), (2, never))
     search = advanced(BeamSearch.begin(options, EOS), forced)
 
-    assert [(live.node.token, live.score) for live in search.live] == [(5, 0.0)]
+    assert [(live.tokens[-1], live.score) for live in search.live] == [(5, 0.0)]
     assert (search.finished, search.has_ended) == ((), False)
-    assert [node.token for node in search.certain.after(0)] == [5]
+    assert agreed(search) == (5,)
 
 
 def test_alternatives_need_several_candidates_only_where_they_branch() -> None:
@@ -206,10 +189,6 @@ def test_alternatives_need_several_candidates_only_where_they_branch() -> None:
 
     search = search.advance([candidates((EOS, -0.1), (5, -0.2), (6, -0.3), (7, -0.4))])
 
-    assert [live.node.token for live in search.live] == [5, 6, 7]
+    assert [live.tokens[-1] for live in search.live] == [5, 6, 7]
     assert search.width == 1
-    assert search.certain.depth == 0
-
-
-def test_a_long_hypothesis_can_be_written_to_a_log() -> None:
-    assert len(repr(chain(*range(3_000)))) < 200
+    assert search.certain == 0
