@@ -127,14 +127,21 @@ class Runner:
             raise ValueError(f"{len(arrival.rows)} rows for options that need {options.rows}")
 
     @torch.inference_mode()
-    def launch(self, names: Sequence[int]) -> Pending:
-        """Decode one token in every row of the targets named by their first rows."""
+    def launch(self, names: Sequence[int], steps: int = 1) -> Pending:
+        """Decode one token in every row of the targets named by their first rows.
+
+        Args:
+            steps: how many may be decoded; it is always one.
+        """
         targets = [self._targets[name] for name in names]
         try:
             return Pending(self._step(targets))
         except BaseException:
             self._unhealthy.update(names)  # what they wrote may not be finite
             raise
+
+    def interrupt(self) -> None:
+        """Let a launch of several steps return early; there is none."""
 
     def _step(self, targets: Sequence[Target]) -> list[Step]:
         rows = [row for target in targets for row in target.rows]

@@ -71,6 +71,9 @@ class AccessLog:
         reason = _reason(error, outcome)
         if reason is not None:
             self._metrics.rejected.labels(reason).inc()
+        level = logging.DEBUG if route in _PROBES else logging.INFO
+        if not logger.isEnabledFor(level):
+            return
         line = {
             "request_id": state["request_id"],
             "method": scope["method"],
@@ -80,7 +83,6 @@ class AccessLog:
             "seconds": round(elapsed_s, 4),
             "error": getattr(error, "code", None),
         }
-        level = logging.DEBUG if route in _PROBES else logging.INFO
         logger.log(level, json.dumps(line | state.get("log", {})))
 
 

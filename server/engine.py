@@ -4,28 +4,24 @@ What crosses its door is plain values: requests in, updates out; nothing mutable
 """
 
 import itertools
-import logging
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
-from typing import TypeVar
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 
 from model import Arrival, Step
 from server.device_lock import DeviceLock
 from server.errors import Draining, QueueFull, TooLarge
 from server.generation import Finish, Generation
+from server.isolation import isolated
 from server.messages import Request, Update, begun, news_of
 from server.metrics import ModelMetrics
+from server.pacing import Pacer, steps_at_once
 from server.runner import Runner
 from server.scheduler import Scheduler
 
-logger = logging.getLogger(__name__)
-
 PROBE_PERIOD_S = 1.0
-
-_Item = TypeVar("_Item")
-_Result = TypeVar("_Result")
 
 
 class _Arrivals:
@@ -63,8 +59,9 @@ class Engine:
         """Prepare the thread without starting it.
 
         Args:
-            publish: called on the engine's thread, once a step and once for what was cancelled
-                together, with the tokens of what streams and the end of everything.
+            publish: called on the engine's thread, once a launch at most and once for what was
+                cancelled together, with the tokens of the streams that are due and the end of
+                everything.
             probe: decoded for one step before the first request, and after a failure of every row
                 until it succeeds again; it decides `is_healthy`.
             max_waiting: a submission is refused once this many generations wait for a slot.
@@ -88,6 +85,9 @@ class Engine:
         self._inbox: queue.SimpleQueue[_Arrivals | _Cancellations | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
         self._last_step_at: float | None = None
+        self._step_s = 0.0  # what a step took in the last launch
+        self._pacer = Pacer()
+        self._measured: tuple[int, ...] = ()
         self._is_healthy = False
         self._is_suspect = False  # the last step gave nobody a token: to be probed
         metrics.slots.set(scheduler.slots)
@@ -151,6 +151,7 @@ class Engine:
             )
             self._held += len(ids)
             self._held_rows += sum(request.options.rows for request in requests)
+        self._runner.interrupt()
         return ids
 
     @property
@@ -163,12 +164,14 @@ class Engine:
     def cancel(self, ids: Sequence[int]) -> None:
         """Give up generations; those that have ended already are not touched."""
         self._inbox.put(_Cancellations(ids))
+        self._runner.interrupt()
 
     def stop(self) -> None:
         """Accept nothing more, end what was accepted, join the thread."""
         with self._door:
             self._closed = True
             self._inbox.put(None)
+        self._runner.interrupt()
         if self._thread.ident is not None:
             self._thread.join()
 
@@ -210,8 +213,8 @@ class Engine:
         """Decode one token of the probe, while no row is in use."""
         arrival = Arrival((0,), self._probe_request.source, self._probe_request.options)
         succeeds = False
-        if self._isolated(self._admit_rows, [arrival])[0]:
-            stepped, _ = self._isolated(self._launch, [0])
+        if isolated(self._device, self._admit_rows, [arrival])[0]:
+            stepped, _ = isolated(self._device, partial(self._launch, steps=1), [0])
             self._release_rows([0])
             succeeds = any(step.is_healthy for _, steps in stepped for step in steps)
         self._is_suspect, self._is_healthy = False, succeeds
@@ -237,7 +240,7 @@ class Engine:
             return []
         misses = self._runner.latents.misses
         arrivals = [Arrival(g.slots, g.source, g.options) for g in admitted.values()]
-        _, failed = self._isolated(self._admit_rows, arrivals)
+        _, failed = isolated(self._device, self._admit_rows, arrivals)
         if encoded := self._runner.latents.misses - misses:
             self._metrics.encoder_batch_size.observe(encoded)
         for generation in admitted.values():
@@ -250,61 +253,53 @@ class Engine:
         return ended
 
     def _step(self, names: list[int]) -> list[Generation]:
-        """Decode one token in every row of what runs; returns what changed."""
-        done, failed = self._isolated(self._launch, names)
+        """Decode a token or several in every row of what runs; returns what changed."""
+        began = self._clock()
+        done, failed = isolated(
+            self._device, partial(self._launch, steps=self._steps_at_once(began)), names
+        )
         now = self._clock()
         steps = [pair for stepped, result in done for pair in zip(stepped, result, strict=True)]
         self._is_suspect = not any(step.is_healthy for _, step in steps)
         self._is_healthy |= not self._is_suspect
-        running = [self._scheduler.running[name] for name in names]
-        self._metrics.decoder_batch_size.observe(sum(len(g.slots) for g in running))
-        if self._last_step_at is not None:
-            self._metrics.inter_token_s.observe(now - self._last_step_at)
-        self._last_step_at = now
-        before = sum(len(generation.target) for generation in running)
-        changed = self._scheduler.commit(steps, now)
-        self._metrics.target_tokens.inc(sum(len(g.target) for g in running) - before)
+        first_at = self._observe_steps(names, steps, began, now)
+        generated = self._scheduler.generated
+        changed = self._scheduler.commit(steps, first_at)
+        self._metrics.target_tokens.inc(self._scheduler.generated - generated)
         for generation in changed:
-            if generation.first_token_at == now:
-                self._metrics.time_to_first_token_s.observe(now - generation.accepted_at)
+            if generation.first_token_at == first_at:
+                self._metrics.time_to_first_token_s.observe(first_at - generation.accepted_at)
         return changed + self._scheduler.fail(failed)
+
+    def _steps_at_once(self, now: float) -> int:
+        scheduler = self._scheduler
+        others_wait = scheduler.waiting or self._device.waiting or not self._inbox.empty()
+        return steps_at_once(
+            self._step_s,
+            scheduler.first_deadline() - now,
+            is_awaited=bool(scheduler.streaming or others_wait),
+        )
+
+    def _observe_steps(
+        self, names: Sequence[int], steps: Sequence[tuple[int, Step]], began: float, now: float
+    ) -> float:
+        """Measure the steps of one launch; returns when the first of them ended."""
+        sizes = _sizes({name: len(self._scheduler.running[name].slots) for name in names}, steps)
+        self._step_s = (now - began) / len(sizes)
+        last, self._last_step_at = self._last_step_at, now
+        between_s = self._step_s if last is None else (now - last) / len(sizes)
+        for size in sizes:
+            self._metrics.decoder_batch_size.observe(size)
+        for _ in sizes[last is None :]:
+            self._metrics.inter_token_s.observe(between_s)
+        return now - between_s * (len(sizes) - 1)
 
     def _admit_rows(self, arrivals: Sequence[Arrival]) -> bool:
         self._runner.admit(arrivals)
         return True
 
-    def _launch(self, names: Sequence[int]) -> list[Step]:
-        return self._runner.launch(names).result()
-
-    def _isolated(
-        self, call: Callable[[Sequence[_Item]], _Result], items: Sequence[_Item]
-    ) -> tuple[list[tuple[Sequence[_Item], _Result]], list[_Item]]:
-        """Call with all items, or once more with each alone where that raises.
-
-        Returns:
-            What was called with success and its result, and the items that raise even alone.
-        """
-        if (result := self._attempt(call, items)) is not None:
-            return [(items, result)], []
-        done: list[tuple[Sequence[_Item], _Result]] = []
-        failed = []
-        for item in items:
-            if (result := self._attempt(call, [item])) is not None:
-                done.append(([item], result))
-            else:
-                failed.append(item)
-        return done, failed
-
-    def _attempt(
-        self, call: Callable[[Sequence[_Item]], _Result], items: Sequence[_Item]
-    ) -> _Result | None:
-        """Call; None if it raised: the one broad catch of the engine."""
-        try:
-            with self._device:
-                return call(items)
-        except Exception:
-            logger.exception("the model failed on %d rows", len(items))
-            return None
+    def _launch(self, names: Sequence[int], steps: int) -> list[Step]:
+        return self._runner.launch(names, steps).result()
 
     def _release(self, never_admitted: Sequence[int] = ()) -> None:
         vacated = self._scheduler.reclaim()
@@ -316,12 +311,12 @@ class Engine:
                 self._runner.release(rows)
 
     def _report(self, changed: Sequence[Generation]) -> None:
-        """Publish what is new about `changed`, each once."""
+        """Publish what is new about `changed` and due, each once."""
         now = self._clock()
-        wanted = [g for g in dict.fromkeys(changed) if g.streams or g.finish is not None]
-        updates = [news_of(generation, now) for generation in wanted]
-        if not updates:
+        wanted = self._pacer.due(changed, self._scheduler.streaming, now)
+        if not wanted:
             return
+        updates = [news_of(generation, now) for generation in wanted]
         ended = [generation for generation in wanted if generation.finish is not None]
         with self._door:
             self._held -= len(ended)
@@ -329,14 +324,30 @@ class Engine:
         self._publish(updates)
 
     def _measure(self) -> None:
-        metrics, latents = self._metrics, self._runner.latents
-        running = len(self._scheduler.running)
-        metrics.running.set(running)
-        metrics.slots_used.set(self._scheduler.used)
-        metrics.waiting.set(self._scheduler.waiting)
+        """Set what the metrics tell of now; most steps change none of it."""
+        metrics, latents, scheduler = self._metrics, self._runner.latents, self._scheduler
+        slots = (len(scheduler.running), scheduler.used, scheduler.waiting)
+        now = (*slots, latents.hits, latents.misses, latents.bytes)
+        if now == self._measured:
+            return
+        self._measured = now
+        metrics.running.set(len(scheduler.running))
+        metrics.slots_used.set(scheduler.used)
+        metrics.waiting.set(scheduler.waiting)
         metrics.latent_cache_bytes.set(latents.bytes)
         metrics.count_latents(latents.hits, latents.misses)
 
     def __repr__(self) -> str:
         state = "closed" if self._closed else "open"
         return f"<Engine {state}, {self._held} held, {self._scheduler!r}>"
+
+
+def _sizes(rows: Mapping[int, int], steps: Sequence[tuple[int, Step]]) -> list[int]:
+    """Return how many rows each step of a launch had; a target of several rows takes one step.
+
+    Args:
+        rows: by name, of all that were launched.
+    """
+    tokens = [len(step.tokens) for name, step in steps if rows[name] == 1]
+    later = range(1, max(tokens, default=1))
+    return [sum(rows.values()), *(sum(count > place for count in tokens) for place in later)]

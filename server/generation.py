@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING
@@ -47,3 +48,4 @@ class Generation:
     hypotheses: tuple[Hypothesis, ...] = ()  # of a search that has ended
     finish: Finish | None = None
     published: int = 0  # tokens of `target` that others have seen
+    due_at: float = -math.inf  # when others want to see more of a stream

@@ -2,6 +2,7 @@
 
 import asyncio
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from model import Detokenizer, Hypothesis, Tokenizer
 from server.errors import DeadlineExceeded, GenerationFailed, ServiceError
@@ -9,8 +10,7 @@ from server.generation import Finish
 from server.messages import Request, Timings, Update
 
 
-@dataclass(frozen=True, slots=True)
-class Token:
+class Token(NamedTuple):
     """One generated token and the text that became certain with it, a prefix with the first."""
 
     id: int
@@ -88,14 +88,18 @@ class Reader:
         """Read an update; whoever waits is woken."""
         detokenizer = self._detokenizer or self._begun(tokenizer)
         aligned = update.alignments or ((),) * len(update.tokens)
+        begun = "" if self.tokens else self.text  # the first token tells the prefix as well
+        push, is_special, stops = detokenizer.push, tokenizer.is_special, self.request.options.stop
+        texts = []  # not joined to `text` yet: nothing has to be found in it
         for token, score, alignment in zip(update.tokens, update.scores, aligned, strict=True):
-            text = detokenizer.push(token)
-            begun = "" if self.tokens else self.text
-            self._extend(text)
-            is_special = tokenizer.is_special(token)
-            self.tokens.append(Token(token, begun + text, score, is_special, alignment))
-            if self.is_over:
+            text = push(token)
+            self.tokens.append(Token(token, begun + text, score, is_special(token), alignment))
+            begun = ""
+            if not stops:
+                texts.append(text)
+            elif self._extend(text):
                 break
+        self.text += "".join(texts)
         if update.finish is not None and not self.is_over:
             self._extend(detokenizer.finish())
             self._end(update.finish)
@@ -161,13 +165,15 @@ class Reader:
         self._shown, self._shown_tokens = certain, len(self.tokens)
         return text, tuple(tokens)
 
-    def _extend(self, text: str) -> None:
+    def _extend(self, text: str) -> bool:
+        """Add to the text, up to a stop string; returns whether it is over."""
         start = len(self.text)
         self.text += text
         longest = max(map(len, self.request.options.stop), default=1)
         end = self._first_stop(self.text, max(self._prefix, start - longest + 1))
         if end is not None:
             self.text, self.finish = self.text[:end], "stop_string"
+        return self.is_over
 
     def _first_stop(self, text: str, begin: int) -> int | None:
         """Return where the first stop string from `begin` on appears."""

@@ -101,17 +101,23 @@ class Reading:
                 new, tokens = part.take()  # of one that was over before its turn came
                 if new or tokens or preview is not None:
                     yield Delta(index, number, new, tokens, preview)
-                self._read += 1
-                if part.others is not None:
-                    await part.others.end()
-                    self._read += 1
-                self._submit()
+                await self._end(part)
 
     async def collect(self) -> list[Result]:
         """Wait for everything; returns one result per text."""
-        async for _ in self.deltas():
-            pass
+        for text in self._texts:
+            for reader in text.readers:
+                await self._end(reader)
         return self.results()
+
+    async def _end(self, reader: Reader) -> None:
+        """Wait until a reader is over, its alternatives too, and let the next window follow."""
+        await reader.end()
+        self._read += 1
+        if reader.others is not None:
+            await reader.others.end()
+            self._read += 1
+        self._submit()
 
     def results(self) -> list[Result]:
         """Return the results, once `deltas` has been read to its end."""

@@ -62,6 +62,8 @@ class Translation:
 
     async def collect(self) -> list[Result]:
         """Wait for everything, all models at once; returns one result per text, in order."""
+        if len(self._shares) == 1:  # as almost always: without a task of its own
+            return await self._shares[0].reading.collect()
         readings = [asyncio.ensure_future(share.reading.collect()) for share in self._shares]
         try:
             await asyncio.gather(*readings)

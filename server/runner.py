@@ -7,10 +7,10 @@ from model import Arrival, Step
 
 
 class PendingStep(Protocol):
-    """A launched decode step."""
+    """A launched decode step, or several."""
 
     def result(self) -> list[Step]:
-        """Wait for the step; returns what each target gained."""
+        """Wait for it; returns what each target gained."""
 
 
 class Latents(Protocol):
@@ -37,8 +37,21 @@ class Runner(Protocol):
     def admit(self, arrivals: Sequence[Arrival]) -> None:
         """Let sources take free rows."""
 
-    def launch(self, names: Sequence[int]) -> PendingStep:
-        """Decode one token in every row of the targets named by their first rows."""
+    def launch(self, names: Sequence[int], steps: int = 1) -> PendingStep:
+        """Decode one token in every row of the targets named by their first rows, or several.
+
+        Args:
+            steps: how many at most. Where it is more than 1, a target of one row may gain as many
+                tokens: fewer after the end token, at `max_new_tokens`, and once `interrupt` was
+                called; and a runner may always decode less, one at least. Steps before one that
+                raises count: they are the result, and the next call raises.
+        """
+
+    def interrupt(self) -> None:
+        """Let the `launch` that runs, or else the next one, return after the step that it is in.
+
+        Safe from any thread, and cheap: it waits for nothing.
+        """
 
     def release(self, names: Sequence[int]) -> None:
         """Free the rows of targets."""

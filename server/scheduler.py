@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+import math
 from collections import OrderedDict, deque
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
@@ -23,6 +24,8 @@ class Scheduler:
     def __init__(self, slots: int, eos: int, source_tokens_per_tick: int) -> None:
         self.slots = slots
         self.running: dict[int, Generation] = {}  # by first slot
+        self.streaming = 0  # of those that run
+        self.generated = 0  # tokens, since the beginning
         self._eos = eos
         self._source_tokens_per_tick = source_tokens_per_tick
         self._free = list(reversed(range(slots)))
@@ -45,6 +48,12 @@ class Scheduler:
     def used(self) -> int:
         """How many slots are not free."""
         return self.slots - len(self._free)
+
+    def first_deadline(self) -> float:
+        """Return the first deadline of what is alive; infinity if nothing is."""
+        while self._deadlines and self._deadlines[0][1] not in self._alive:
+            heapq.heappop(self._deadlines)
+        return self._deadlines[0][0] if self._deadlines else math.inf
 
     def add(self, generation: Generation) -> None:
         """Queue `generation` behind the others of its group."""
@@ -73,6 +82,7 @@ class Scheduler:
             generation = self._drop_first(group)
             generation.slots = tuple(self._free.pop() for _ in range(needed))
             generation.admitted_at = now
+            self.streaming += generation.streams
             admitted[generation.slots[0]] = generation
             if group in self._waiting:
                 self._waiting.move_to_end(group)
@@ -80,14 +90,20 @@ class Scheduler:
         return admitted
 
     def commit(self, steps: Iterable[tuple[int, Step]], now: float) -> list[Generation]:
-        """Record what one decode step gave each named slot; returns what changed."""
+        """Record what one launch gave each named slot; returns what changed.
+
+        Args:
+            now: when the first token of the launch came.
+        """
         changed = []
         for slot, step in steps:
             generation = self.running[slot]
+            known = len(generation.target)
             if not step.is_healthy:
                 self._end(generation, Finish.ERROR)
             else:
                 self._extend(generation, step, now)
+            self.generated += len(generation.target) - known
             if generation.finish or step.tokens or generation.preview:
                 changed.append(generation)
         return changed
@@ -97,18 +113,25 @@ class Scheduler:
             generation.preview = step.preview
         if step.hypotheses:
             self._conclude(generation, step.hypotheses)
-        elif step.tokens == (self._eos,):
-            is_at_limit = len(generation.target) + 1 >= generation.max_new_tokens
-            was_forced = is_at_limit and generation.options.forced_eos is not None
-            self._end(generation, Finish.LENGTH if was_forced else Finish.STOP)
-        else:
-            generation.target += step.tokens
-            generation.scores += step.scores
-            generation.alignments += step.alignments
-            if len(generation.target) >= generation.max_new_tokens:
-                self._end(generation, Finish.LENGTH)
+        elif step.tokens:
+            self._append(generation, step)
         if generation.first_token_at is None and (step.tokens or step.hypotheses):
             generation.first_token_at = now
+
+    def _append(self, generation: Generation, step: Step) -> None:
+        """Add tokens, the last of which may be the end; what would exceed the limit is dropped."""
+        room = generation.max_new_tokens - len(generation.target)
+        tokens = step.tokens[:room]
+        has_ended = tokens[-1] == self._eos
+        gained = len(tokens) - has_ended
+        generation.target += tokens[:gained]
+        generation.scores += step.scores[:gained]
+        generation.alignments += step.alignments[:gained]
+        was_forced = len(tokens) == room and generation.options.forced_eos is not None
+        if has_ended and not was_forced:
+            self._end(generation, Finish.STOP)
+        elif len(tokens) == room:
+            self._end(generation, Finish.LENGTH)
 
     def _conclude(self, generation: Generation, hypotheses: tuple[Hypothesis, ...]) -> None:
         """End a search; its best hypothesis begins with what is certain already."""
@@ -158,6 +181,7 @@ class Scheduler:
         del self._alive[generation.id]
         if generation.slots:
             del self.running[generation.slots[0]]
+            self.streaming -= generation.streams
             self._vacated.append(generation.slots)
         else:
             self._forget_waiting(generation.group)

@@ -75,19 +75,23 @@ async def while_connected(request: Request, work: Coroutine[Any, Any, _Answer]) 
     Raises:
         ClientGone: the client left first; `work` has been cancelled.
     """
-    working = asyncio.ensure_future(work)
-    watching = asyncio.ensure_future(_departure(request))
+    task = asyncio.current_task()
+    assert task is not None
+    has_left = False
+
+    async def watch() -> None:
+        nonlocal has_left
+        while (await request.receive())["type"] != "http.disconnect":
+            pass
+        has_left = True
+        task.cancel()
+
+    watching = asyncio.ensure_future(watch())
     try:
-        await asyncio.wait({working, watching}, return_when=asyncio.FIRST_COMPLETED)
-        if working.done():
-            return working.result()
-        raise ClientGone("the client left before its answer was ready")
+        return await work
+    except asyncio.CancelledError:
+        if has_left and not task.uncancel():  # nobody else cancelled
+            raise ClientGone("the client left before its answer was ready") from None
+        raise
     finally:
-        for task in (working, watching):
-            task.cancel()
-        await asyncio.gather(working, watching, return_exceptions=True)
-
-
-async def _departure(request: Request) -> None:
-    while (await request.receive())["type"] != "http.disconnect":
-        pass
+        watching.cancel()  # before it has run again, so that it cancels nothing any more

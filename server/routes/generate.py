@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, Request
+from fastapi.responses import JSONResponse
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -19,7 +20,7 @@ from server.serving import Serving
 from server.streaming import event, events, while_connected
 
 
-def speak_tgi(request: Request) -> None:
+async def speak_tgi(request: Request) -> None:
     """Let failures of these routes look as text-generation-inference's clients expect."""
     request.state.dialect = "tgi"
 
@@ -77,8 +78,13 @@ async def _prepare(request: Request, shared: Serving, *, streams: bool = False) 
     return Prepared(fields.parameters, reading)
 
 
-@router.post("/generate", summary="Generate from raw input", openapi_extra=body_of(GenerateRequest))
-async def generate(request: Request, shared: Shared) -> dict[str, Any]:
+@router.post(
+    "/generate",
+    summary="Generate from raw input",
+    response_model=dict[str, Any],
+    openapi_extra=body_of(GenerateRequest),
+)
+async def generate(request: Request, shared: Shared) -> JSONResponse:
     """Answer `generated_text`, and `details` where asked for."""
     prepared = await _prepare(request, shared)
     tokens: list[Token] = []
@@ -101,7 +107,7 @@ async def generate(request: Request, shared: Shared) -> dict[str, Any]:
     answer |= _sequences(result, prepared)
     if result.alignments:
         answer["alignments"] = aligned(result.alignments[0])
-    return answer
+    return JSONResponse(answer)
 
 
 def _sequences(result: Result, prepared: Prepared) -> dict[str, Any]:

@@ -11,8 +11,11 @@ from server.reader import Aligned
 from server.serving import Serving
 
 
-def serving(request: Request) -> Serving:
-    """Return the state that `create_app` put beside the application."""
+async def serving(request: Request) -> Serving:
+    """Return the state that `create_app` put beside the application.
+
+    A coroutine, as all dependencies: FastAPI would send a plain function to a worker thread.
+    """
     shared: Serving = request.app.state.serving
     return shared
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, Request
+from fastapi.responses import JSONResponse
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -23,7 +24,7 @@ from server.text.languages import Detection, english_name
 from server.translator import verify_count
 
 
-def speak_libretranslate(request: Request) -> None:
+async def speak_libretranslate(request: Request) -> None:
     """Let failures of these routes look as LibreTranslate's clients expect."""
     request.state.dialect = "libretranslate"
 
@@ -114,9 +115,10 @@ def _refuse_unsupported(fields: TranslateRequest, streams: bool) -> None:
 @router.post(
     "/translate",
     summary="Translate one text or several",
+    response_model=dict[str, Any],
     openapi_extra=body_of(TranslateRequest, "application/x-www-form-urlencoded"),
 )
-async def translate(request: Request, shared: Shared) -> dict[str, Any]:
+async def translate(request: Request, shared: Shared) -> JSONResponse:
     """Answer `translatedText`: a string for a string, a list for a list."""
     prepared = await _prepare(request, shared)
 
@@ -125,7 +127,7 @@ async def translate(request: Request, shared: Shared) -> dict[str, Any]:
             return await translation.collect()
 
     results = await while_connected(request, work())
-    return _answer(prepared, results)
+    return JSONResponse(_answer(prepared, results))
 
 
 def _answer(prepared: Prepared, results: list[Result]) -> dict[str, Any]:

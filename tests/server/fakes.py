@@ -39,7 +39,10 @@ class EchoRunner:
     rows: dict[int, list[int]] = field(default_factory=dict)  # what is to come, by first row
     read: dict[int, list[int]] = field(default_factory=dict)  # what has come
     held: dict[int, tuple[int, ...]] = field(default_factory=dict)  # all rows, by the first
-    steps: list[int] = field(default_factory=list)  # batch sizes
+    steps: list[int] = field(default_factory=list)  # batch sizes of launches
+    asked: list[int] = field(default_factory=list)  # how many steps each launch might take
+    before_next: Callable[[int], None] = lambda launch: None  # within a launch, not the first step
+    is_interrupted: threading.Event = field(default_factory=threading.Event)
     calls: int = 0
 
     def __post_init__(self) -> None:
@@ -61,14 +64,30 @@ class EchoRunner:
             self.held[name] = arrival.rows
             self.latents.misses += 1
 
-    def launch(self, rows: Sequence[int]) -> FakePending:
+    def launch(self, rows: Sequence[int], steps: int = 1) -> FakePending:
         self.may_step.wait(timeout=10)
         tokens = [self.rows[row][0] for row in rows]
         self._count("launch", tokens)
         self.steps.append(len(rows))
-        for row in rows:
-            self.read[row].append(self.rows[row].pop(0))
-        return FakePending([self._step(row) for row in rows])
+        self.asked.append(steps)
+        found = [self._advanced(row) for row in rows]
+        for _ in range(steps - 1):
+            if self.is_interrupted.is_set() or any(len(self.held[row]) > 1 for row in rows):
+                break
+            self.before_next(len(self.asked))
+            for place, row in enumerate(rows):
+                before = found[place]
+                if before.is_healthy and before.tokens[-1] != EOS:
+                    found[place] = _joined(before, self._advanced(row))
+        self.is_interrupted.clear()
+        return FakePending(found)
+
+    def interrupt(self) -> None:
+        self.is_interrupted.set()
+
+    def _advanced(self, row: int) -> Step:
+        self.read[row].append(self.rows[row].pop(0))
+        return self._step(row)
 
     def _step(self, row: int) -> Step:
         read = self.read[row]
@@ -86,6 +105,11 @@ class EchoRunner:
     def release(self, rows: Sequence[int]) -> None:
         for row in rows:
             del self.rows[row], self.read[row], self.held[row]
+
+
+def _joined(first: Step, second: Step) -> Step:
+    tokens, scores = first.tokens + second.tokens, first.scores + second.scores
+    return Step(tokens, scores, is_healthy=second.is_healthy)
 
 
 def _hypothesis(tokens: tuple[int, ...]) -> Hypothesis:

@@ -41,7 +41,7 @@ class Gate:
             self._allowed += steps
             self._changed.notify_all()
 
-    def launch(self, rows: Sequence[int]) -> Pending:
+    def launch(self, rows: Sequence[int], steps: int = 1) -> Pending:
         with self._changed:
             assert self._changed.wait_for(lambda: self._is_open or self._allowed > 0, timeout=20)
             self._allowed -= 1

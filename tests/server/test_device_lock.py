@@ -108,10 +108,10 @@ class Watched(EchoRunner):
         super().__init__()
         self._pair, self._name = pair, name
 
-    def launch(self, rows: Sequence[int]) -> FakePending:
+    def launch(self, rows: Sequence[int], steps: int = 1) -> FakePending:
         if self._pair.is_racing:
             self._pair.step(self._name)
-        return super().launch(rows)
+        return super().launch(rows, steps)
 
 
 def test_two_engines_never_run_at_once_and_take_turns_step_by_step() -> None:

@@ -1,3 +1,4 @@
+import math
 from collections.abc import Iterable
 from typing import Any
 
@@ -181,3 +182,70 @@ def test_clearing_ends_everything_once() -> None:
     subject.reclaim()
     assert subject.idle
     assert repr(subject) == "<Scheduler 0 running, 0 waiting, 2 free>"
+
+
+def burst(subject: Scheduler, *tokens: int) -> list[Generation]:
+    return subject.commit([(0, Step(tokens, tuple(-float(t) for t in tokens)))], 1.0)
+
+
+def test_several_tokens_are_appended_up_to_the_end() -> None:
+    subject = scheduler(first := generation(1))
+    subject.admit(0.0)
+
+    assert burst(subject, 5, 6) == [first]
+    assert (first.target, first.finish, first.first_token_at) == ([5, 6], None, 1.0)
+    assert burst(subject, 7, EOS) == [first]
+    assert (first.target, first.scores) == ([5, 6, 7], [-5.0, -6.0, -7.0])
+    assert first.finish is Finish.STOP
+    assert subject.generated == 3
+
+
+@pytest.mark.parametrize(
+    ("tokens", "options", "target", "finish"),
+    [
+        ((5, 6, 7), {}, [5, 6, 7], Finish.LENGTH),
+        ((5, 6, 7, 8), {}, [5, 6, 7], Finish.LENGTH),
+        ((5, 6, 7, EOS), {}, [5, 6, 7], Finish.LENGTH),
+        ((5, 6, EOS), {}, [5, 6], Finish.STOP),
+        ((5, 6, EOS), {"forced_eos": EOS}, [5, 6], Finish.LENGTH),
+        ((5, EOS), {"forced_eos": EOS}, [5], Finish.STOP),
+    ],
+)
+def test_several_tokens_never_exceed_the_limit(
+    tokens: tuple[int, ...], options: dict[str, Any], target: list[int], finish: Finish
+) -> None:
+    together = scheduler(first := generation(1, length=3, **options))
+    together.admit(0.0)
+    burst(together, *tokens)
+
+    singly = scheduler(second := generation(1, length=3, **options))
+    singly.admit(0.0)
+    for token in tokens:
+        if second.finish is None:
+            burst(singly, token)
+
+    assert (first.target, first.finish) == (second.target, second.finish) == (target, finish)
+
+
+def test_the_first_deadline_is_of_what_is_alive() -> None:
+    early, late = generation(1, deadline=5.0), generation(2, deadline=7.0)
+    subject = scheduler(early, late)
+    assert subject.first_deadline() == 5.0
+    subject.cancel([1])
+    assert subject.first_deadline() == 7.0
+    subject.cancel([2])
+    assert subject.first_deadline() == math.inf
+
+
+def test_streams_are_counted_while_they_run() -> None:
+    quiet = generation(2)
+    quiet.streams = False
+    subject = scheduler(generation(1), quiet, generation(3), slots=2)
+    subject.admit(0.0)
+    assert subject.streaming == 1
+    subject.cancel([2])
+    subject.reclaim()
+    subject.admit(0.0)
+    assert subject.streaming == 2
+    subject.clear(Finish.ERROR)
+    assert subject.streaming == 0

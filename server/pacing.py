@@ -1,0 +1,66 @@
+"""Pacing: for how long the engine goes on before it turns to what happens around it."""
+
+from collections.abc import Iterable
+
+from server.generation import Generation
+
+MOST_STEPS = 8
+_LONGEST_S = 0.02  # of several steps together
+_FEW = 4  # streams that are told every token
+_EVENT_S = 1e-4  # of the event loop, to tell one stream what is new and to write it out
+_SHARE = 0.05  # of the event loop's time that telling many streams may take
+
+
+def steps_at_once(step_s: float, left_s: float, *, is_awaited: bool) -> int:
+    """Return how many tokens of each row to decode in one call.
+
+    Several cost less than one call each, but only one is decoded where somebody waits for what
+    follows the step, and none that the first deadline, or an interruption, would be late for.
+
+    Args:
+        step_s: what a step took lately.
+        left_s: until the first deadline.
+        is_awaited: somebody waits for a slot, for the device or for each token.
+    """
+    if is_awaited or left_s < 2 * _LONGEST_S:
+        return 1
+    return MOST_STEPS if step_s * MOST_STEPS <= _LONGEST_S else max(1, int(_LONGEST_S / step_s))
+
+
+def period_s(streams: int) -> float:
+    """Return the least time between two deltas of one stream while so many run.
+
+    A few are told every token. Of more, each is told as seldom as keeps the cost of telling all of
+    them within a small share of the event loop's time: what has piled up makes one delta.
+    """
+    return 0.0 if streams <= _FEW else streams * _EVENT_S / _SHARE
+
+
+class Pacer:
+    """Keeps back what is new about a stream until its next delta is due."""
+
+    def __init__(self) -> None:
+        self._behind: dict[Generation, None] = {}
+
+    def due(self, changed: Iterable[Generation], streams: int, now: float) -> list[Generation]:
+        """Return those of `changed`, and of what was kept back, that are to be published now.
+
+        The first news and the end of a generation are always due; what does not stream has no
+        other news. What is kept back comes with the stream's next delta, or a later call's.
+
+        Args:
+            streams: how many run.
+        """
+        period = period_s(streams)
+        candidates = self._behind | dict.fromkeys(changed)
+        self._behind = {}
+        found = []
+        for generation in candidates:
+            if generation.finish is not None:
+                found.append(generation)
+            elif generation.streams and generation.due_at <= now:
+                generation.due_at = now + period
+                found.append(generation)
+            elif generation.streams:
+                self._behind[generation] = None
+        return found
