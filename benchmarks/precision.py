@@ -16,10 +16,11 @@ from typing import get_args
 import sacrebleu
 import torch
 import torch.nn.functional as F
-from torch import nn
 
 from model import BUNDLED, Model, Precision, load
 from model.backends.cpu import Int8Linear
+from model.native.network import NativeNetwork
+from model.runner import Network
 from training.evaluate import translate
 
 ROOT = Path(__file__).parent.parent
@@ -38,8 +39,10 @@ class Result:
     seconds: dict[int, list[float]] = field(default_factory=dict)
 
 
-def weights_mb(network: nn.Module) -> float:
+def weights_mb(network: Network) -> float:
     """Return the megabytes of weights, tables and packed layers, each counted once."""
+    if isinstance(network, NativeNetwork):
+        return network.bytes / 1e6
     held = {t.data_ptr(): t.nbytes for t in [*network.parameters(), *network.buffers()]}
     packed = [m for m in network.modules() if isinstance(m, Int8Linear)]
     # a byte for each weight; of each channel a scale (4), a zero point (4) and a sum (4)

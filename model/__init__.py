@@ -19,7 +19,8 @@ from model.decoding.search import Hypothesis
 from model.decoding.step import Step
 from model.detokenizer import Detokenizer
 from model.hub import HubError, Reference, resolve
-from model.runner import Arrival, Pending, Runner
+from model.native import network as native
+from model.runner import Arrival, Network, Pending, Runner
 from model.tokenizer import open_tokenizer
 from model.tokenizers.contract import OutsideVocabulary, Prompt, Tokenizer, UnknownDirection
 from model.transformer import EncoderDecoder
@@ -176,14 +177,17 @@ def _card(
     )
 
 
-def _network(checkpoint: Checkpoint, device: str, precision: str) -> tuple[EncoderDecoder, int]:
+def _network(checkpoint: Checkpoint, device: str, precision: str) -> tuple[Network, int]:
     """Return the network in its precision, and how many parameters it has."""
     is_int8 = precision == "int8"
     dtype = torch.float32 if is_int8 else getattr(torch, precision)
     network = build(checkpoint, device=device, dtype=dtype)
     parameters = sum(parameter.numel() for parameter in network.parameters())
-    if is_int8:
-        cpu.quantise(network)
+    if not is_int8:
+        return network, parameters
+    if native.runs(network.config):
+        return native.NativeNetwork(network, torch.get_num_threads()), parameters
+    cpu.quantise(network)
     return network, parameters
 
 

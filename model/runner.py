@@ -1,24 +1,22 @@
-"""Runner: token ids to tensors and back; the readable, eager reference on any device."""
+"""Runner: which targets hold which rows, and what each step gives them."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
 
 from model.decoding.options import DecodingOptions
 from model.decoding.rows import RowTable
-from model.decoding.search import Alignment
 from model.decoding.step import Chooser, Move, Step
-from model.decoding.target import Target
-from model.kv_cache import KVCache, round_up
+from model.decoding.target import GREEDY, Target
+from model.eager import EagerMachine
 from model.latent_cache import LatentCache, Source
+from model.machine import Machine
+from model.native.machine import NativeMachine
+from model.native.network import NativeNetwork
 from model.transformer import EncoderDecoder
 
-ROW_STEP = 8  # CPU kernels give a row the same bits at every multiple of it, not at other counts
-SOURCE_STEP = (
-    8  # a source is encoded with others of its own padded length only, for the same reason
-)
+Network = EncoderDecoder | NativeNetwork
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +48,7 @@ class Runner:
 
     def __init__(
         self,
-        network: EncoderDecoder,
+        network: Network,
         *,
         rows: int,
         max_target: int,
@@ -65,24 +63,23 @@ class Runner:
             latent_bytes: bound of the latent cache.
             end_is_forbidden: never generate the end token (to measure fixed lengths).
         """
-        self.network = network.eval()
+        self.network = network
         self.config = network.config
         self.rows = rows
         self.max_source = self.config.max_positions
         self.max_target = max_target
-        parameter = next(network.decoder.parameters())  # a norm's, in whatever precision
-        self._device, self._dtype = parameter.device, parameter.dtype
-        self._table = RowTable(rows, max_target, self.config.start)
-        self._cache = KVCache(
-            self.config, rows, self.max_source, max_target, self._dtype, self._device
-        )
+        self._table = table = RowTable(rows, max_target, self.config.start)
         suppressed = list(self.config.suppressed) + [self.config.eos] * end_is_forbidden
-        self._chooser = Chooser(
-            self._table,
-            self.config.eos,
-            torch.tensor(suppressed, dtype=torch.long, device=self._device),
-        )
-        self.latents = LatentCache(self._encode, latent_bytes)
+        device = torch.device("cpu") if isinstance(network, NativeNetwork) else network.device
+        tensor = torch.tensor(suppressed, dtype=torch.long, device=device)
+        self._chooser = chooser = Chooser(table, self.config.eos, tensor)
+        self._machine: Machine
+        if isinstance(network, NativeNetwork):
+            network.suppress(suppressed)
+            self._machine = NativeMachine(network, rows, max_target, table, chooser)
+        else:
+            self._machine = EagerMachine(network, rows, max_target, table, chooser)
+        self.latents = LatentCache(self._machine.encode, latent_bytes)
         self._targets: dict[int, Target] = {}  # by their first rows
         self._unhealthy: set[int] = set()
 
@@ -97,21 +94,21 @@ class Runner:
         for arrival in arrivals:
             self._verify(arrival)
         # An equal source that is being read already, or arrives twice, skips the encoder as well.
-        needed = list(dict.fromkeys(a.source for a in arrivals if not self._cache.holds(a.source)))
+        holds = self._machine.holds
+        needed = list(dict.fromkeys(a.source for a in arrivals if not holds(a.source)))
         held = [(row, arrival) for arrival in arrivals for row in arrival.rows]
         try:
-            for source, latent in zip(needed, self.latents.fetch(needed), strict=True):
-                self._cache.add_source(source, self._project(latent))
+            self._machine.add_sources(needed, self.latents.fetch(needed))
             for row, arrival in held:
                 self._table.occupy(row, arrival.options)
         except BaseException:
-            self._cache.drop_unread()
+            self._machine.drop_unread()
             for row, _ in held:
                 self._table.vacate(row)
             raise
         self.latents.hits += len(arrivals) - len(needed)
         for row, arrival in held:
-            self._cache.bind(row, arrival.source)
+            self._machine.bind(row, arrival.source)
         for a in arrivals:
             target = Target.begin(a.rows, a.options, len(a.source), self.config.eos)
             self._targets[a.rows[0]] = target
@@ -128,33 +125,59 @@ class Runner:
 
     @torch.inference_mode()
     def launch(self, names: Sequence[int], steps: int = 1) -> Pending:
-        """Decode one token in every row of the targets named by their first rows.
+        """Decode one token in every row of the targets named by their first rows, or several.
 
         Args:
-            steps: how many may be decoded; it is always one.
+            steps: how many at most. With more than 1, targets that take the likeliest token may
+                gain several: up to their end, their limit, or an interruption.
         """
         targets = [self._targets[name] for name in names]
         try:
+            if steps > 1 and (rooms := self._rooms(targets, steps)):
+                gained = self._run(targets, rooms)
+                if gained is not None:
+                    return Pending(gained)
             return Pending(self._step(targets))
         except BaseException:
             self._unhealthy.update(names)  # what they wrote may not be finite
             raise
 
     def interrupt(self) -> None:
-        """Let a launch of several steps return early; there is none."""
+        """Let the launch of several steps under way, or else the next one, return early.
+
+        Safe from any thread.
+        """
+        self._machine.interrupt()
+
+    def _rooms(self, targets: Sequence[Target], steps: int) -> list[int]:
+        """Return how many tokens each target may gain by itself; nothing if one may not."""
+        rooms = []
+        for target in targets:
+            decoded = self._table.decoded[target.rows[0]]
+            if target.width(decoded) != GREEDY or target.wants_alignment:
+                return []
+            limit = target.prefix + target.options.max_new_tokens
+            limit = min([limit, *(at for at in target.forced if at > decoded)])
+            rooms.append(min(steps, limit - decoded, self.max_target - decoded))
+        return rooms if min(rooms) > 0 else []
+
+    def _run(self, targets: Sequence[Target], rooms: Sequence[int]) -> list[Step] | None:
+        gains = self._machine.run(targets, rooms)
+        if gains is None:
+            return None
+        found = []
+        for target, gain in zip(targets, gains, strict=True):
+            self._table.extend(target.rows[0], gain.tokens)
+            if not gain.is_healthy:
+                self._unhealthy.add(target.rows[0])
+                found.append(Step(is_healthy=False))
+            else:
+                found.append(Step(gain.tokens, (0.0,) * len(gain.tokens)))
+        return found
 
     def _step(self, targets: Sequence[Target]) -> list[Step]:
-        rows = [row for target in targets for row in target.rows]
-        padded = [*rows, *[rows[0]] * (round_up(len(rows), ROW_STEP) - len(rows))]
-        decoded, newest = self._table.decoded, self._table.newest
-        inputs = [padded, [decoded[row] for row in padded], [newest[row] for row in padded]]
-        index, positions, tokens = torch.tensor(inputs, device=self._device)
-        memory = self._cache.step(index, positions)
-        layers: list[Tensor] | None = [] if _wants_attention(targets) else None
-        logits = self.network.decode(tokens[:, None], positions[:, None], memory, layers)[:, 0]
-        attention = _attention(layers, targets) if layers else {}
-        moves = self._chooser.moves(self._chooser.read(logits, targets, attention), targets)
-        self._record(rows, moves)
+        moves = self._chooser.moves(self._machine.step(targets), targets)
+        self._record([row for target in targets for row in target.rows], moves)
         return [move.step for move in moves]
 
     def _record(self, rows: list[int], moves: Sequence[Move]) -> None:
@@ -169,9 +192,8 @@ class Runner:
         ]
         if moved:
             to, origins = [row for row, _ in moved], [parent for _, parent in moved]
-            index = torch.tensor([to, origins], device=self._device)
             length = max(self._table.decoded[row] for row in to) + 1
-            self._cache.reorder(index[0], index[1], length)
+            self._machine.reorder(to, origins, length)
             self._table.reorder(to, origins)
         self._table.append(rows, [token for move in moves for token in move.tokens])
         for move in moves:
@@ -184,55 +206,8 @@ class Runner:
         for name in names:
             for row in self._targets.pop(name).rows:
                 self._table.vacate(row)
-                self._cache.release(row, is_clean=name not in self._unhealthy)
+                self._machine.release(row, is_clean=name not in self._unhealthy)
             self._unhealthy.discard(name)
 
-    def _project(self, latent: Tensor) -> list[tuple[Tensor, Tensor]]:
-        """Project one latent [length, width], padded to a whole step, and drop the padding."""
-        length = latent.shape[0]
-        padded = torch.zeros(1, round_up(length, SOURCE_STEP), latent.shape[1], dtype=latent.dtype)
-        padded = padded.to(self._device)
-        padded[0, :length] = latent
-        pairs = self.network.source_keys_values(padded)
-        return [(keys[0, :, :length], values[0, :, :length]) for keys, values in pairs]
-
-    def _encode(self, sources: Sequence[Source]) -> list[Tensor]:
-        by_length: dict[int, list[int]] = {}
-        for position, source in enumerate(sources):
-            length = min(round_up(len(source), SOURCE_STEP), self.max_source)
-            by_length.setdefault(length, []).append(position)
-        latents: dict[int, Tensor] = {}
-        for length, positions in by_length.items():
-            padded = [
-                [*sources[p], *[self.config.pad] * (length - len(sources[p]))] for p in positions
-            ]
-            lengths = torch.tensor([len(sources[p]) for p in positions], device=self._device)
-            batch = self.network.encode(torch.tensor(padded, device=self._device), lengths)
-            for position, latent in zip(positions, batch, strict=True):
-                latents[position] = latent[: len(sources[position])].clone()
-        return [latents[position] for position in range(len(sources))]
-
     def __repr__(self) -> str:
-        return f"<Runner {self._table!r} {self._cache!r} {self.latents!r}>"
-
-
-def _wants_attention(targets: Sequence[Target]) -> bool:
-    return any(target.options.alignments is not None for target in targets)
-
-
-def _attention(layers: list[Tensor], targets: Sequence[Target]) -> dict[int, Alignment]:
-    """Return, by place in the step, what each row that asks looks at: the mean over heads.
-
-    It is that of the layer asked for, or of all layers.
-    """
-    asked = [(t.options.alignments, t.source_length) for t in targets for _ in t.rows]
-    places = [place for place, (wanted, _) in enumerate(asked) if wanted is not None]
-    # [layers, places, source]
-    by_layer = torch.stack([layer[places, :, 0].float().mean(1) for layer in layers])
-    average = by_layer.mean(0)
-    found = {}
-    for index, place in enumerate(places):
-        wanted, length = asked[place]
-        weights = by_layer[wanted, index] if isinstance(wanted, int) else average[index]
-        found[place] = tuple(weights[:length].tolist())
-    return found
+        return f"<Runner {self._table!r} {self._machine!r} {self.latents!r}>"

@@ -136,6 +136,11 @@ class EncoderDecoder(nn.Module):
         if config.positions == "learned":
             self.decoder_positions = PositionTable(config)
 
+    @property
+    def device(self) -> torch.device:
+        """Where it is."""
+        return next(self.decoder.parameters()).device
+
     def encode(self, source: Tensor, lengths: Tensor) -> Tensor:
         """Encode a padded batch.
 

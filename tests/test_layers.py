@@ -79,6 +79,12 @@ LAYERS = [
     "model.checkpoint",
     "model.backends.cpu",
     "model.runner",
+    "model.eager",
+    "model.native.machine",
+    "model.native.cache",
+    "model.native.network",
+    "model.native.library",
+    "model.machine",
     "model.decoding.step",
     "model.decoding.picks",
     "model.decoding.choose",
@@ -103,6 +109,7 @@ PACKAGES = {
     "model.backends",
     "model.decoding",
     "model.families",
+    "model.native",
     "model.tokenizers",
 }
 

@@ -96,6 +96,13 @@ class RowTable:
             newest[row] = token
         self.history[rows, [decoded[row] for row in rows]] = tokens
 
+    def extend(self, row: int, tokens: Sequence[int]) -> None:
+        """Record several tokens of one row, for which there must be room."""
+        begin = self.decoded[row] + 1
+        self.history[row, begin : begin + len(tokens)] = tokens
+        self.decoded[row] += len(tokens)
+        self.newest[row] = tokens[-1] if tokens else self.newest[row]
+
     def reorder(self, rows: Sequence[int], parents: Sequence[int]) -> None:
         """Give each of `rows` the history of its parent, of the same length."""
         length = max(self.decoded[row] for row in rows) + 1

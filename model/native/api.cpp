@@ -84,6 +84,9 @@ int stele_add_sources(Network* network, Cache* cache, int count, const int32_t* 
 int stele_decode(Network* network, Cache* cache, const Ask* ask, const Found* found) {
     return guarded([&] { network->decode(*cache, *ask, *found); });
 }
+int stele_run(Network* network, Cache* cache, const Run* run) {
+    return guarded([&] { network->run(*cache, *run); });
+}
 
 }  // extern "C"
 #pragma GCC visibility pop

@@ -45,6 +45,41 @@ void Network::decode(Cache& cache, const Ask& ask, const Found& found) {
     });
 }
 
+void Network::run(Cache& cache, const Run& run) {
+    std::vector<int32_t> places(run.count), rows(run.count), tokens(run.count), positions(run.count);
+    for (int i = 0; i < run.count; ++i) {
+        places[i] = i;
+        rows[i] = run.rows[i];
+        tokens[i] = run.tokens[i];
+        positions[i] = run.positions[i];
+        run.counts[i] = 0;
+    }
+    const std::vector<int32_t> widths(run.count, 0);
+    std::vector<int32_t> best(run.count);
+    std::vector<float> values(run.count);
+    std::vector<uint8_t> healthy(run.count);
+    int count = run.count;
+    for (int step = 0; step < run.steps && count; ++step) {
+        decode(cache, {count, rows.data(), tokens.data(), positions.data(), widths.data(), 1},
+               {best.data(), values.data(), healthy.data(), nullptr, nullptr, 0});
+        int left = 0;
+        for (int i = 0; i < count; ++i) {
+            const int place = places[i];
+            run.healthy[place] = healthy[i];
+            if (!healthy[i]) continue;
+            run.gained[static_cast<size_t>(place) * run.steps + run.counts[place]++] = best[i];
+            if (best[i] == run.end || run.counts[place] == run.rooms[place]) continue;
+            places[left] = place;
+            rows[left] = rows[i];
+            tokens[left] = best[i];
+            positions[left++] = positions[i] + 1;
+        }
+        count = left;
+        if (__atomic_load_n(run.interruption, __ATOMIC_RELAXED)) break;
+    }
+    __atomic_store_n(run.interruption, 0, __ATOMIC_RELAXED);
+}
+
 void Network::decode_layer(Member& member, Cache& cache, const Ask& ask, const Found& found, int index) {
     const Layer& layer = decoder_.layers[index];
     const int inner = decoder_.heads * decoder_.head_width, rows = ask.count;

@@ -1,7 +1,7 @@
 """The compiled library as Python sees it: found, checked and described once, reached by ctypes.
 
-It knows nothing of Python, and a call leaves the interpreter to other threads. It was built when
-Stele was installed, if a C++ compiler was there; without it, or on another CPU, there is no library.
+It knows nothing of Python, and a call leaves the interpreter to other threads. It is built when
+Stele is installed, if a C++ compiler is there; without one, or on another CPU, there is none.
 """
 
 import ctypes
@@ -71,6 +71,24 @@ class Found(ctypes.Structure):
     ]
 
 
+class Run(ctypes.Structure):
+    """Rows that go on by themselves; its fields are those of `Run` in network.h."""
+
+    _fields_ = [
+        ("count", c_int),
+        *((name, c_void_p) for name in ("rows", "tokens", "positions", "rooms")),
+        ("steps", c_int),
+        ("end", c_int32),
+        *((name, c_void_p) for name in ("interruption", "gained", "counts", "healthy")),
+    ]
+
+
+def check(code: int) -> None:
+    """Raise what a function's result says: there can be no memory, or no thread."""
+    if code:
+        raise MemoryError("there was no memory for a step of the model")
+
+
 _SIGNATURES: dict[str, tuple[object, list[object]]] = {
     "stele_network": (c_void_p, [POINTER(Shape), c_int]),
     "stele_network_delete": (None, [c_void_p]),
@@ -87,6 +105,7 @@ _SIGNATURES: dict[str, tuple[object, list[object]]] = {
     "stele_encode": (c_int, [c_void_p, c_int, c_void_p, c_void_p, c_void_p]),
     "stele_add_sources": (c_int, [c_void_p, c_void_p, c_int, *[c_void_p] * 3]),
     "stele_decode": (c_int, [c_void_p, c_void_p, POINTER(Ask), POINTER(Found)]),
+    "stele_run": (c_int, [c_void_p, c_void_p, POINTER(Run)]),
 }
 
 

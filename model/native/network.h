@@ -78,6 +78,21 @@ struct Found {
     int attention_stride;
 };
 
+// Rows that go on greedily by themselves, several tokens at a time.
+struct Run {
+    int count;
+    const int32_t* rows;
+    const int32_t* tokens;     // to be read first
+    const int32_t* positions;  // where they stand
+    const int32_t* rooms;      // how many tokens each row may gain, at least 1
+    int steps;                 // the most that any row may gain
+    int32_t end;               // the token after which a row gains no more
+    int32_t* interruption;     // set by another thread to end the run after the step under way
+    int32_t* gained;           // out: [count, steps]
+    int32_t* counts;           // out: [count] how many of them
+    uint8_t* healthy;          // out: [count]; a row that is not gains no more
+};
+
 class Network {
   public:
     Network(const Shape& shape, int threads);
@@ -94,6 +109,7 @@ class Network {
     // Projects latents that follow each other to the keys and values of opened sources.
     void add_sources(Cache& cache, int count, const int32_t* sources, const float* latents);
     void decode(Cache& cache, const Ask& ask, const Found& found);
+    void run(Cache& cache, const Run& run);
 
   private:
     struct Scratch {  // of one thread

@@ -12,6 +12,7 @@ from model import BUNDLED
 from model.config import ModelConfig
 from model.families import marian
 from model.kv_cache import KVCache
+from model.runner import Network
 from model.transformer import EncoderDecoder
 
 EOS, PAD = 0, 95
@@ -46,6 +47,12 @@ T5_LIKE: dict[str, Any] = {
     "relative_limit": 40,
     "keeps_down_float32": True,
 }
+
+
+def eager(network: Network) -> EncoderDecoder:
+    """Return the PyTorch module that a float precision is."""
+    assert isinstance(network, EncoderDecoder)
+    return network
 
 
 def tiny_config(**changes: Any) -> ModelConfig:

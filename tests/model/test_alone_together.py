@@ -9,29 +9,40 @@ import torch
 
 from model import BUNDLED, DecodingOptions, Precision, Runner, load
 from model.backends import cpu
+from model.native.network import NativeNetwork, is_available
+from model.runner import Network
 from model.transformer import EncoderDecoder
 from tests.model.driver import Outcome, Request, random_requests, random_source, run_together
 from tests.model.driver import run_alone as run
 from tests.model.networks import BART_LIKE, T5_LIKE, TENSOR2TENSOR, tiny_network
 
 PRECISIONS = pytest.mark.parametrize("precision", ["float32", "bfloat16", "float16", "int8"])
+needs_library = pytest.mark.skipif(
+    not is_available(), reason="the compiled library was not built, or is not for this CPU"
+)
+KERNELS = pytest.mark.parametrize(  # int8 by PyTorch's operators, and by the compiled library
+    "precision",
+    ["float32", "bfloat16", "float16", "int8", pytest.param("compiled", marks=needs_library)],
+)
 KINDS = pytest.mark.parametrize(
     "kind", [{}, BART_LIKE, T5_LIKE, TENSOR2TENSOR], ids=["marian", "bart", "t5", "m2m100"]
 )
 
 
-def runner(network: EncoderDecoder, rows: int, latent_bytes: int = 0) -> Runner:
+def runner(network: Network, rows: int, latent_bytes: int = 0) -> Runner:
     return Runner(network, rows=rows, max_target=511, latent_bytes=latent_bytes)
 
 
-def in_precision(network: EncoderDecoder, precision: str) -> EncoderDecoder:
+def in_precision(network: EncoderDecoder, precision: str) -> Network:
+    if precision == "compiled":
+        return NativeNetwork(network, torch.get_num_threads())
     if precision == "int8":
         cpu.quantise(network)
         return network
     return network.to(getattr(torch, precision))
 
 
-def alone(network: EncoderDecoder, request: Request) -> Outcome:
+def alone(network: Network, request: Request) -> Outcome:
     return run(runner(network, rows=request.options.rows), request)
 
 
@@ -51,10 +62,8 @@ def assert_same(
     ids=["marian", "marian-2-threads", "bart", "t5", "m2m100"],
     indirect=["threads"],
 )
-@PRECISIONS
-def test_random_company_changes_no_bit(
-    precision: Precision, threads: int, kind: dict[str, Any]
-) -> None:
+@KERNELS
+def test_random_company_changes_no_bit(precision: str, threads: int, kind: dict[str, Any]) -> None:
     network = in_precision(tiny_network(**kind), precision)
     rng = random.Random(threads)
     count, max_tokens = (30 if kind else 200, 16) if threads == 1 else (6, 4)  # two are slow
@@ -87,10 +96,10 @@ def test_random_company_changes_no_bit_of_a_loaded_model(
 
 
 @KINDS
-@PRECISIONS
+@KERNELS
 @pytest.mark.parametrize("company", [1, 7, 8, 31])
 def test_no_number_of_neighbours_changes_a_bit(
-    precision: Precision, company: int, kind: dict[str, Any]
+    precision: str, company: int, kind: dict[str, Any]
 ) -> None:
     network = in_precision(tiny_network(**kind), precision)
     rng = random.Random(company)
@@ -105,7 +114,7 @@ def test_no_number_of_neighbours_changes_a_bit(
 
 
 @KINDS
-@PRECISIONS
+@KERNELS
 @pytest.mark.parametrize("length", [1, 3, 8, 13])
 def test_a_source_encoded_in_company_has_the_bits_of_one_encoded_alone(
     precision: Precision, length: int, kind: dict[str, Any]
@@ -122,7 +131,7 @@ def test_a_source_encoded_in_company_has_the_bits_of_one_encoded_alone(
 
 
 @KINDS
-@PRECISIONS
+@KERNELS
 def test_a_much_longer_neighbour_changes_no_bit(precision: Precision, kind: dict[str, Any]) -> None:
     network = in_precision(tiny_network(**kind), precision)
     rng = random.Random(5)

@@ -1,0 +1,156 @@
+"""The compiled machine: int8 on CPUs, one call a step, the choice of tokens included."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from model.decoding.picks import Picks
+from model.decoding.rows import RowTable
+from model.decoding.search import Alignment, Candidates
+from model.decoding.step import Chooser
+from model.decoding.target import LOGITS, Target
+from model.latent_cache import Source
+from model.machine import Gain, alignments, wants_attention
+from model.native.cache import Findings, NativeCache
+from model.native.network import NativeNetwork
+
+ROW_STEP = 8  # PyTorch's operators give a row of logits the same bits at every multiple of it
+
+
+@dataclass(slots=True)
+class _Held:
+    index: int
+    rows: int = 0  # that read it
+
+
+class NativeMachine:
+    """A `Machine` of a `NativeNetwork` and a `NativeCache`.
+
+    What is read is what was written, so that nothing needs to be cleaned.
+    """
+
+    def __init__(
+        self, network: NativeNetwork, rows: int, max_target: int, table: RowTable, chooser: Chooser
+    ) -> None:
+        """Allocate the cache of `rows`, each of up to `max_target` tokens."""
+        self._network, self._table, self._chooser = network, table, chooser
+        self._cache = NativeCache(network, rows, max_target)
+        self._rows = rows
+        self._free = list(reversed(range(rows)))
+        self._sources: dict[Source, _Held] = {}
+        self._source_of: dict[int, Source] = {}
+
+    def encode(self, sources: Sequence[Source]) -> list[Tensor]:
+        """As `Machine` says."""
+        return self._network.encode(sources)
+
+    def holds(self, source: Source) -> bool:
+        """As `Machine` says."""
+        return source in self._sources
+
+    def add_sources(self, sources: Sequence[Source], latents: Sequence[Tensor]) -> None:
+        """As `Machine` says."""
+        if not sources:
+            return
+        indices = self._free[-len(sources) :]
+        self._cache.add_sources(indices, latents)
+        del self._free[-len(sources) :]
+        for source, index in zip(sources, indices, strict=True):
+            self._sources[source] = _Held(index)
+
+    def drop_unread(self) -> None:
+        """As `Machine` says."""
+        for source, held in list(self._sources.items()):
+            if not held.rows:
+                self._drop(source)
+
+    def _drop(self, source: Source) -> None:
+        index = self._sources.pop(source).index
+        self._cache.close_source(index)
+        self._free.append(index)
+
+    def bind(self, row: int, source: Source) -> None:
+        """As `Machine` says."""
+        held = self._sources[source]
+        held.rows += 1
+        self._source_of[row] = source
+        self._cache.bind(row, held.index)
+
+    def release(self, row: int, *, is_clean: bool) -> None:
+        """As `Machine` says."""
+        source = self._source_of.pop(row)
+        held = self._sources[source]
+        held.rows -= 1
+        if not held.rows:
+            self._drop(source)
+
+    def reorder(self, rows: Sequence[int], parents: Sequence[int], length: int) -> None:
+        """As `Machine` says."""
+        self._cache.reorder(rows, parents, length)
+
+    def step(self, targets: Sequence[Target]) -> Picks:
+        """As `Machine` says."""
+        rows = [row for target in targets for row in target.rows]
+        widths = self._chooser.demand(targets)
+        longest = max(target.source_length for target in targets)
+        decoded, newest = self._table.decoded, self._table.newest
+        findings = self._cache.step(
+            rows,
+            [newest[row] for row in rows],
+            [decoded[row] for row in rows],
+            [max(width, 0) for width in widths],
+            wants_logits=LOGITS in widths,
+            attention_to=longest if wants_attention(targets) else 0,
+        )
+        weights = findings.attention
+        aligned = {} if weights is None else alignments(weights, targets)
+        picks = _picked(findings, widths, aligned)
+        if findings.logits is not None:
+            self._read(findings.logits, targets, widths, picks)
+        return picks
+
+    def _read(
+        self, logits: Tensor, targets: Sequence[Target], widths: Sequence[int], picks: Picks
+    ) -> None:
+        """Let the filters and draws of PyTorch choose for the rows that need all their logits."""
+        places = [place for place, width in enumerate(widths) if width == LOGITS]
+        asking, place = [], 0
+        for target in targets:
+            if widths[place] == LOGITS:
+                asking.append(target)
+            place += len(target.rows)
+        padding = -len(places) % ROW_STEP
+        selected = logits[[*places, *places[:1] * padding]]
+        aligned = {i: picks.alignments[p] for i, p in enumerate(places) if p in picks.alignments}
+        read = self._chooser.read(selected, asking, aligned)
+        for index, place in enumerate(places):
+            picks.tokens[place], picks.healthy[place] = read.tokens[index], read.healthy[index]
+            if index in read.candidates:
+                picks.candidates[place] = read.candidates[index]
+
+    def run(self, targets: Sequence[Target], rooms: Sequence[int]) -> list[Gain] | None:
+        """As `Machine` says."""
+        rows = [target.rows[0] for target in targets]
+        tokens = [self._table.newest[row] for row in rows]
+        positions = [self._table.decoded[row] for row in rows]
+        gained, healthy = self._cache.run(rows, tokens, positions, rooms, self._network.config.eos)
+        return [Gain(tuple(line), is_good) for line, is_good in zip(gained, healthy, strict=True)]
+
+    def interrupt(self) -> None:
+        """As `Machine` says."""
+        self._cache.interrupt()
+
+    def __repr__(self) -> str:
+        running, sources = len(self._source_of), len(self._sources)
+        return f"<NativeMachine {running}/{self._rows} rows, {sources}/{self._rows} sources>"
+
+
+def _picked(findings: Findings, widths: Sequence[int], aligned: dict[int, Alignment]) -> Picks:
+    tokens, values = findings.tokens.tolist(), findings.values.tolist()
+    candidates = {
+        place: Candidates(tokens[place][:width], values[place][:width])
+        for place, width in enumerate(widths)
+        if width > 0
+    }
+    return Picks(findings.tokens[:, 0].tolist(), findings.healthy.tolist(), candidates, aligned)
