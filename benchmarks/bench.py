@@ -76,11 +76,11 @@ class Bench:
     @property
     def turns(self) -> int:
         """How often a comparison is repeated."""
-        return 2 if self.is_quick else 5
+        return 1 if self.is_quick else 5
 
     def seconds(self, window_s: float) -> float:
         """Return the length of a window of load."""
-        return min(window_s, 1.5) if self.is_quick else window_s
+        return min(window_s, 2) if self.is_quick else window_s
 
     def remember(self, name: str, loaded: Memory, now: Memory) -> None:
         """Keep what a process held once it was loaded, and at most."""
@@ -110,17 +110,9 @@ def translate_in_turns(
 
 def best_threads(workers: Mapping[str, Worker], work: Work) -> tuple[str, dict[str, float]]:
     """Return which of CTranslate2's thread settings is fastest, and the seconds of each."""
-    for worker in workers.values():
-        worker.translate(work)  # warm up
-        time.sleep(REST_S)
-    found = in_turns(
-        {name: partial(worker.seconds, work) for name, worker in workers.items()},
-        turns=2,
-        until=0,
-        least=1,
-        rest_s=REST_S,
-    )
-    seconds = {name: min(each) for name, each in found.items()}
+    subjects = {name: partial(worker.seconds, work) for name, worker in workers.items()}
+    found = in_turns(subjects, turns=1, until=0, rest_s=REST_S)
+    seconds = {name: each[0] for name, each in found.items()}
     return min(seconds, key=seconds.__getitem__), seconds
 
 

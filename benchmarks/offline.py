@@ -10,6 +10,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import sentencepiece
+
 from benchmarks.bench import THREADS, Bench, best_threads, translate_in_turns
 from benchmarks.direct import Ids, Work
 from benchmarks.figures import equal_share, paired
@@ -79,8 +81,6 @@ def bundled_cases(bench: Bench) -> list[Case]:
 
 
 def _tokenised(checkpoint: Path, texts: Sequence[str], ids: Mapping[str, int]) -> list[Ids]:
-    import sentencepiece
-
     pieces = sentencepiece.SentencePieceProcessor(model_file=str(checkpoint / "source.spm"))
     return [
         [ids[">>de<<"], *(ids.get(p, ids["<unk>"]) for p in pieces.encode(t, out_type=str)), 0]
@@ -127,6 +127,7 @@ def measure_int8(
         stele = ready.pop("stele")
         if not ready:
             raise WorkerFailed("CTranslate2 is missing: pip install 'stele[bench]'")
+        best_threads(ready, cases[0].work)  # warm up
         for number, case in enumerate(cases):
             share = (until - time.monotonic()) / (len(cases) - number)
             stop = time.monotonic() + share

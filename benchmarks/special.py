@@ -6,6 +6,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
 
@@ -80,17 +81,10 @@ def streams(bench: Bench, until: float) -> None:
         server.wait()
 
         def subject(name: str, path: str) -> Callable[[], float]:
-            count = 64 if bench.is_quick else 192
-            job = Job(
-                port=server.port,
-                path=path,
-                bodies=bodies(texts, **fields),
-                clients=64,
-                requests=count,
-            )
+            job = Job(port=server.port, path=path, bodies=bodies(texts, **fields), clients=64)
 
             def measure() -> float:
-                outcome = _all_well(send(job))
+                outcome = _all_well(send(replace(job, requests=64 * rounds)))
                 outcomes.setdefault(name, []).append(outcome)
                 return outcome.per_s
 
@@ -100,7 +94,9 @@ def streams(bench: Bench, until: float) -> None:
             "whole": subject("whole", "/translate"),
             "streaming": subject("streaming", "/translate/stream"),
         }
-        subjects["whole"]()  # warm up
+        rounds = 1
+        rate = subjects["whole"]()  # warms up, too
+        rounds = max(1, min(6, round(rate * bench.seconds(6) / 64)))
         found = in_turns(subjects, turns=bench.turns, until=until, rest_s=REST_S)
     lost = [1 - s / w for s, w in zip(found["streaming"], found["whole"], strict=True)]
     ratio = bench.results.ratios["streams"] = summary(lost)

@@ -42,7 +42,7 @@ SECTIONS = (
     Section("offline-bundled", offline.offline_bundled, 90),
     Section("http", served.over_http, 110, ("http_1", "http_64", "own")),
     Section("open-loop", served.open_loop, 150, ("batcher",)),
-    Section("libretranslate", served.beside_libretranslate, 60, ("libretranslate",)),
+    Section("libretranslate", served.beside_libretranslate, 75, ("libretranslate",)),
     Section("latents", special.latents, 25, ("ttft",)),
     Section("streams", special.streams, 50, ("streams",)),
     Section("long-text", special.long_text, 40, ("short_p99",)),
@@ -68,7 +68,7 @@ def run(
         model: instead of the bundled checkpoint: one of Marian's that translates en to de.
 
     Returns:
-        The exit code: 1 where a section failed.
+        The exit code: 1 where nothing could be measured.
 
     Raises:
         ValueError: there is no such section or model.
@@ -84,13 +84,13 @@ def run(
     print(f"stele bench: results go to {out}", flush=True)  # noqa: T201
     _prepare(bench)
     chosen = [s for s in (*SECTIONS, *EXTRA) if s.name in only] if only else SECTIONS
-    failures = sum([not _measured(section, bench) for section in chosen])
+    succeeded = [_measured(section, bench) for section in chosen]
     took = time.monotonic() - began
     results = bench.results
     table = goal_table(results.ratios, results.reasons, results.notes)
     write(out, environment(), results, table, took)
     print(f"\n{table}\n\n{took:.0f} s; more in {out}")  # noqa: T201
-    return 1 if failures else 0
+    return 0 if any(succeeded) else 1
 
 
 def _prepare(bench: Bench) -> None:
