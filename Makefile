@@ -2,7 +2,7 @@
 # On x86 Linux the ordinary package index brings CUDA builds of PyTorch (gigabytes). For a CPU:
 #   make install TORCH_INDEX_URL=https://download.pytorch.org/whl/cpu
 .DEFAULT_GOAL := check
-.PHONY: install serve format lint types test check image
+.PHONY: install serve format lint types test check bench image
 PYTHON ?= python3
 TORCH ?= torch==2.13.0
 TORCH_INDEX_URL ?=
@@ -46,6 +46,22 @@ test: .venv/ready         ## make test ARGS="-k scheduler"
 	$(BIN)/coverage report
 
 check: lint types test    ## what CI runs, nothing else
+
+.venv/bench: .venv/installed
+	$(BIN)/pip install --quiet --editable '.[bench]'
+	touch $@
+
+# LibreTranslate pins old versions of what Stele uses: it gets an environment of its own. PyTorch
+# comes first, so that nothing chooses another build of it.
+.venv-libretranslate/ready:
+	$(PYTHON) -m venv .venv-libretranslate
+	.venv-libretranslate/bin/pip install --quiet $(if $(TORCH_INDEX_URL),--index-url $(TORCH_INDEX_URL)) '$(TORCH)'
+	.venv-libretranslate/bin/pip install --quiet libretranslate==1.9.6 sentencex
+	touch $@
+
+bench: .venv/bench        ## measure Stele beside its peers; make bench ARGS="--quick"
+	-$(MAKE) .venv-libretranslate/ready
+	$(BIN)/stele bench $(ARGS)
 
 image:                    ## build the container image
 	docker build -t stele .

@@ -248,6 +248,42 @@ def convert_(
 
 
 @app.command()
+def bench(
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Few turns and short windows: to see that it works.")
+    ] = False,
+    only: Annotated[
+        list[str] | None, typer.Option(metavar="SECTION", help="Measure only this; repeatable.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder of the results; named by date by default.")
+    ] = None,
+    model: Annotated[
+        Path | None, typer.Option(help="Instead of the bundled one: a Marian checkpoint, en to de.")
+    ] = None,
+) -> None:
+    """Measure Stele beside its peers on this machine, in turns, and print goals and ratios.
+
+    It takes a quarter of an hour. Peers that are not installed are reported as not measured.
+    """
+    folder = str(Path(__file__).parent.parent)
+    if folder not in sys.path:
+        sys.path.append(folder)  # the suite is in the repository, beside this package
+    try:
+        from benchmarks.suite import run
+    except ModuleNotFoundError as error:
+        if error.name and error.name.partition(".")[0] == "benchmarks":
+            raise _fail(
+                "the benchmark is not part of the installed package: run `make bench` in a "
+                "checkout of the repository"
+            ) from error
+        raise _fail(f"{error.name} is missing: pip install 'stele[bench]'") from error
+    with _one_line_errors():
+        code = run(quick=quick, only=only or [], out=out, model=model)
+    raise typer.Exit(code)
+
+
+@app.command()
 def version() -> None:
     """Print the version."""
     typer.echo(__version__)

@@ -1,0 +1,122 @@
+"""What the sections of the benchmark share: what is measured, and where results go."""
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any
+
+from benchmarks.direct import Work
+from benchmarks.figures import Paired, in_turns
+from benchmarks.memory import Memory
+from benchmarks.texts import mixture, sentences
+from benchmarks.worker import Worker
+
+REST_S = 0.25  # OpenMP's threads of the subject before spin for up to 0.2 s
+
+# CTranslate2's threads: of one batch, and batches at the same time. The best are taken, case by
+# case, by measurement.
+THREADS = {"intra 1": (1, 1), "intra 2": (2, 1), "inter 2": (1, 2)}
+
+
+@dataclass(slots=True)
+class Results:
+    """What was found.
+
+    Attributes:
+        ratios: by the goals' keys.
+        reasons: why a goal was not measured.
+        notes: what to know beside a goal's figure.
+        sections: {section: figures}, for the JSON file.
+        memory: {process: megabytes}.
+    """
+
+    ratios: dict[str, Paired] = field(default_factory=dict)
+    reasons: dict[str, str] = field(default_factory=dict)
+    notes: dict[str, str] = field(default_factory=dict)
+    sections: dict[str, Any] = field(default_factory=dict)
+    memory: dict[str, dict[str, float]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Bench:
+    """One run of the benchmark.
+
+    Attributes:
+        folder: of the checkpoints made for it.
+        bundled: the checkpoint that translates for real.
+        is_quick: fewer turns and shorter windows: to see that it works, not to cite.
+    """
+
+    folder: Path
+    bundled: Path
+    is_quick: bool
+    results: Results = field(default_factory=Results)
+
+    @cached_property
+    def lines(self) -> list[str]:
+        """Held-out English sentences."""
+        return sentences()
+
+    @cached_property
+    def mixed(self) -> list[str]:
+        """Sentences of mixed lengths."""
+        return mixture(self.lines, 640, seed=1)
+
+    @property
+    def base(self) -> Path:
+        """Marian base."""
+        return self.folder / "base"
+
+    def converted(self, name: str) -> Path:
+        """Return CTranslate2's conversion of base or bundled."""
+        return self.folder / f"ct2-{name}"
+
+    @property
+    def turns(self) -> int:
+        """How often a comparison is repeated."""
+        return 1 if self.is_quick else 5
+
+    def seconds(self, window_s: float) -> float:
+        """Return the length of a window of load."""
+        return min(window_s, 2) if self.is_quick else window_s
+
+    def remember(self, name: str, loaded: Memory, now: Memory) -> None:
+        """Keep what a process held once it was loaded, and at most."""
+        self.results.memory[name] = {
+            "loaded_mb": round(loaded.held_mb, 1),
+            "peak_mb": round(now.peak_mb, 1),
+        }
+
+    def say(self, text: str) -> None:
+        """Show progress."""
+        print(f"  {time.strftime('%H:%M:%S')} {text}", flush=True)  # noqa: T201
+
+
+def translate_in_turns(
+    subjects: Mapping[str, Worker], work: Work, bench: Bench, until: float
+) -> tuple[dict[str, list[float]], dict[str, list[list[int]]]]:
+    """Return each worker's seconds by turn, and its targets."""
+    targets: dict[str, list[list[int]]] = {}
+
+    def measure(name: str) -> float:
+        seconds, targets[name] = subjects[name].translate(work)
+        return seconds
+
+    calls = {name: partial(measure, name) for name in subjects}
+    return in_turns(calls, turns=bench.turns, until=until, rest_s=REST_S), targets
+
+
+def best_threads(workers: Mapping[str, Worker], work: Work) -> tuple[str, dict[str, float]]:
+    """Return which of CTranslate2's thread settings is fastest, and the seconds of each."""
+    subjects = {name: partial(worker.seconds, work) for name, worker in workers.items()}
+    found = in_turns(subjects, turns=1, until=0, rest_s=REST_S)
+    seconds = {name: each[0] for name, each in found.items()}
+    return min(seconds, key=seconds.__getitem__), seconds
+
+
+def close(workers: Sequence[Worker]) -> None:
+    """End the workers."""
+    for worker in workers:
+        worker.__exit__(None, None, None)
