@@ -29,9 +29,9 @@ Layer& layer_of(Network* network, int is_decoder, int layer) {
 #pragma GCC visibility push(default)
 extern "C" {
 
-Network* stele_network(const Shape* shape, int threads) {
+Network* stele_network(const Shape* shape, int threads, double thread_products) {
     try {
-        return new Network(*shape, threads);
+        return new Network(*shape, threads, thread_products);
     } catch (const std::exception&) {
         return nullptr;
     }

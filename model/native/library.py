@@ -6,7 +6,7 @@ Stele is installed, if a C++ compiler is there; without one, or on another CPU, 
 
 import ctypes
 import functools
-from ctypes import POINTER, c_float, c_int, c_int32, c_size_t, c_void_p
+from ctypes import POINTER, c_double, c_float, c_int, c_int32, c_size_t, c_void_p
 from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 
@@ -90,7 +90,7 @@ def check(code: int) -> None:
 
 
 _SIGNATURES: dict[str, tuple[object, list[object]]] = {
-    "stele_network": (c_void_p, [POINTER(Shape), c_int]),
+    "stele_network": (c_void_p, [POINTER(Shape), c_int, c_double]),
     "stele_network_delete": (None, [c_void_p]),
     "stele_network_bytes": (c_size_t, [c_void_p]),
     "stele_linear": (c_int, [c_void_p, *[c_int] * 5, c_void_p, c_void_p]),

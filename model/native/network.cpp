@@ -5,13 +5,9 @@
 #include <algorithm>
 
 namespace stele {
-namespace {
 
-constexpr double WORTH_A_THREAD = 2e7;  // products; waking and meeting cost tens of microseconds
-
-}  // namespace
-
-Network::Network(const Shape& shape, int threads) : shape_(shape), team_(threads), scratches_(threads) {
+Network::Network(const Shape& shape, int threads, double thread_products)
+    : shape_(shape), team_(threads), thread_products_(thread_products), scratches_(threads) {
     encoder_.heads = shape.encoder_heads;
     encoder_.head_width = shape.encoder_head_width;
     encoder_.hidden = shape.encoder_hidden;
@@ -46,7 +42,7 @@ size_t Network::bytes() const {
 }
 
 int Network::threads_for(double products) const {
-    return std::clamp(static_cast<int>(products / WORTH_A_THREAD), 1, team_.size());
+    return std::clamp(static_cast<int>(std::min(products / thread_products_, 1e6)), 1, team_.size());
 }
 
 void Network::reserve(int rows, int longest) {

@@ -95,7 +95,8 @@ struct Run {
 
 class Network {
   public:
-    Network(const Shape& shape, int threads);
+    // `thread_products`: a call takes one thread for each so many products, up to `threads`.
+    Network(const Shape& shape, int threads, double thread_products);
 
     const Shape& shape() const { return shape_; }
     Team& team() { return team_; }
@@ -142,6 +143,7 @@ class Network {
 
     Shape shape_;
     Team team_;
+    double thread_products_;
     Stack encoder_, decoder_;
     std::vector<int32_t> suppressed_;
     double encoder_products_ = 0, decoder_products_ = 0;

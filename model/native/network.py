@@ -36,6 +36,7 @@ _PARTS = (  # of a stack, in the order of `Part` in network.h
     "output",
 )
 _WIDEST_HEAD = 256
+_THREAD_PRODUCTS = 2e7  # to wake a thread and to meet it costs tens of microseconds
 _OUTSIDE = -1  # of all layers
 _ENCODER, _DECODER = 0, 1
 _LARGEST_HALF = torch.finfo(torch.float16).max
@@ -55,11 +56,14 @@ def runs(config: ModelConfig) -> bool:
 class NativeNetwork:
     """Weights packed in eight bits. Not thread-safe: its threads call it in turns."""
 
-    def __init__(self, network: EncoderDecoder, threads: int) -> None:
+    def __init__(
+        self, network: EncoderDecoder, threads: int, thread_products: float = _THREAD_PRODUCTS
+    ) -> None:
         """Pack a float32 network, whose linear layers and embeddings are given up one by one.
 
         Args:
             threads: that one call may use.
+            thread_products: how many products one of them is worth waking for.
         """
         found = library()
         if found is None:
@@ -69,7 +73,7 @@ class NativeNetwork:
         self._kept: list[Tensor] = []  # what the library reads where it is
         self._span = 2 * max(self.config.max_positions, self.config.max_target) + 1
         shape = self._shape()
-        self.handle = found.stele_network(ctypes.byref(shape), threads)
+        self.handle = found.stele_network(ctypes.byref(shape), threads, thread_products)
         if not self.handle:
             raise MemoryError("there was no memory, or no thread, for the model")
         self._finalizer = weakref.finalize(self, found.stele_network_delete, self.handle)
