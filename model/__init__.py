@@ -11,7 +11,13 @@ from typing import Any, Literal
 import torch
 
 from model.backends import cpu
-from model.building import build, default_precision, generation_defaults, model_config
+from model.building import (
+    build,
+    default_precision,
+    generation_defaults,
+    model_config,
+    outline,
+)
 from model.checkpoint import Checkpoint, CheckpointError
 from model.config import ModelConfig, Precision, UnsupportedModel
 from model.decoding.options import DecodingOptions
@@ -159,8 +165,7 @@ def _tokenizer(checkpoint: Checkpoint, config: ModelConfig) -> Tokenizer:
 def _card(
     checkpoint: Checkpoint, config: ModelConfig, tokenizer: Tokenizer, precision: str
 ) -> Card:
-    with torch.device("meta"):
-        network = EncoderDecoder(config)
+    network = outline(config)
     return Card(
         name=checkpoint.folder.resolve().name,
         architecture=str(checkpoint.config["model_type"]),

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from model.backends import cpu
 from model.checkpoint import Checkpoint, CheckpointError, Wanted
@@ -116,8 +117,7 @@ def build(
     """
     chosen = family(checkpoint)
     config = _as_stored(checkpoint, chosen, model_config(checkpoint))
-    with torch.device("meta"):
-        network = EncoderDecoder(replace(config, shares_embedding=False, ties_output=False))
+    network = outline(replace(config, shares_embedding=False, ties_output=False))
     names = _stored_names(checkpoint, chosen, config, network)
     wanted = {
         name: Wanted(_stored_shape(ours, network), _dtype(ours, config, dtype))
@@ -139,12 +139,31 @@ def build(
     return network.to(device).requires_grad_(False).eval()
 
 
+class _Unfilled(TorchFunctionMode):
+    """Leaves out what initialises parameters.
+
+    On the meta device, random numbers would import PyTorch's compiler, which takes longer than all
+    the rest of loading a small model.
+    """
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Call `func`, or return the parameter as it is."""
+        if getattr(func, "__module__", None) == nn.init.__name__:
+            return args[0] if args else kwargs["tensor"]
+        return func(*args, **(kwargs or {}))
+
+
+def outline(config: ModelConfig) -> EncoderDecoder:
+    """Return the network without numbers: names and shapes on the meta device."""
+    with torch.device("meta"), _Unfilled():
+        return EncoderDecoder(config)
+
+
 def verify_names(checkpoint: Checkpoint) -> None:
     """Raise as `build` does for a tensor that is missing or unknown; no tensor is read."""
     chosen = family(checkpoint)
     config = _as_stored(checkpoint, chosen, model_config(checkpoint))
-    with torch.device("meta"):
-        network = EncoderDecoder(replace(config, shares_embedding=False, ties_output=False))
+    network = outline(replace(config, shares_embedding=False, ties_output=False))
     _stored_names(checkpoint, chosen, config, network)
 
 

@@ -119,7 +119,7 @@ async def load_into(serving: Serving, models: Sequence[Model] | None = None) -> 
     serving.awaited = list(names)
     if settings.threads is not None:
         torch.set_num_threads(settings.threads)
-    serving.detector = await _on_a_thread(LanguageDetector)
+    detecting = _on_a_thread(LanguageDetector)  # beside the first model
     device = DeviceLock()  # all models run where the settings say
     for number, name in enumerate(names):
         serving.progress = f"loading {name} ({number + 1} of {len(names)})"
@@ -129,6 +129,7 @@ async def load_into(serving: Serving, models: Sequence[Model] | None = None) -> 
         else:
             model = models[number]
         _verify_room(model, settings)
+        serving.detector = serving.detector or await detecting
         translator = build_translator(model, settings, serving.metrics, device)
         translator.engine.start()
         serving.translators[name] = translator

@@ -54,8 +54,13 @@ class Translation:
         """Give up what is not finished."""
         await self._stack.aclose()
 
-    async def deltas(self) -> AsyncIterator[Delta]:
-        """Yield text in reading order, one model's texts after the other's."""
+    def deltas(self) -> AsyncIterator[Delta]:
+        """Return text in reading order, one model's texts after the other's."""
+        if len(self._shares) == 1:  # which has all texts, in their places
+            return self._shares[0].reading.deltas()
+        return self._deltas()
+
+    async def _deltas(self) -> AsyncIterator[Delta]:
         for share in self._shares:
             async for delta in share.reading.deltas():
                 yield replace(delta, text_index=share.indices[delta.text_index])

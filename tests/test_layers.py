@@ -187,3 +187,12 @@ def test_devices_are_named_only_where_backends_are_chosen() -> None:
     allowed = {ROOT / "model/__init__.py", ROOT / "server/settings.py"}
     for path in {*ROOT.glob("model/**/*.py"), *ROOT.glob("server/**/*.py")} - allowed:
         assert "cuda" not in path.read_text(), path
+
+
+def test_loading_a_model_imports_no_compiler_and_no_other_framework() -> None:
+    check = (
+        "import sys; from model import BUNDLED, load; load(BUNDLED); import server.app;"
+        "print(sorted({'torch._dynamo', 'sympy', 'transformers', 'ctranslate2'} & {*sys.modules}))"
+    )
+    done = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, cwd=ROOT)
+    assert done.stdout == "[]\n", done.stderr

@@ -6,7 +6,6 @@ from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, Request
 from fastapi.responses import JSONResponse
-from fastapi.sse import EventSourceResponse, ServerSentEvent
 from pydantic import BaseModel, ConfigDict, Field
 
 from server.bodies import validate
@@ -17,7 +16,7 @@ from server.reading import Delta, Reading
 from server.results import Result
 from server.routes.shared import Shared, aligned, body_of, weights, welcome
 from server.serving import Serving
-from server.streaming import event, events, while_connected
+from server.streaming import EVENTS, EventStream, event, events, while_connected
 
 
 async def speak_tgi(request: Request) -> None:
@@ -161,36 +160,36 @@ async def _submitted(request: Request, shared: Shared) -> AsyncIterator[Prepared
 @router.post(
     "/generate_stream",
     summary="Generate from raw input, streaming",
-    response_class=EventSourceResponse,
+    response_class=EventStream,
+    responses=EVENTS,
     openapi_extra=body_of(GenerateRequest),
 )
 async def generate_stream(
     request: Request, prepared: Annotated[Prepared, Depends(_submitted)]
-) -> AsyncIterator[ServerSentEvent]:
+) -> EventStream:
     """Send one event a token; the last one carries `generated_text`, or one event an `error`."""
     sent, told = 0, ""
     held: list[dict[str, Any]] = []  # the newest event: it becomes the last one at the end
 
-    def each(delta: Delta) -> list[ServerSentEvent]:
+    def each(delta: Delta) -> bytes:
         nonlocal sent, told
-        ready = []
+        ready = b""
         for token in delta.tokens:
-            ready += [event(one) for one in held]
+            ready += b"".join(map(event, held))
             sent, told = sent + 1, told + token.text
             held[:] = [
                 {"index": sent, "token": _token(token), "generated_text": None, "details": None}
             ]
         return ready
 
-    def last() -> list[ServerSentEvent]:
+    def last() -> bytes:
         (result,) = prepared.reading.results()
         end = {"id": 0, "text": "", "logprob": 0.0, "special": True}
         final: dict[str, Any] = held[0] if held else {"index": 1, "token": end}
         final["token"]["text"] += _held_back(result.text, told)
         final |= {"generated_text": result.text, "details": _details(result, prepared)}
         final |= _sequences(result, prepared)
-        return [event(final)]
+        return event(final)
 
     deltas = prepared.reading.deltas()
-    async for one in events(request, deltas, each, last, event):
-        yield one
+    return EventStream(events(request, deltas, each, last, event))

@@ -7,7 +7,6 @@ from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, Request
 from fastapi.responses import JSONResponse
-from fastapi.sse import EventSourceResponse, ServerSentEvent
 from pydantic import BaseModel, ConfigDict, Field
 
 from server.bodies import validate
@@ -19,7 +18,7 @@ from server.results import Result
 from server.routes.shared import Shared, aligned, body_of, welcome
 from server.routing import Translation, prepare
 from server.serving import Serving
-from server.streaming import event, events, while_connected
+from server.streaming import EVENTS, EventStream, event, events, while_connected
 from server.text.languages import Detection, english_name
 from server.translator import verify_count
 
@@ -206,25 +205,26 @@ async def _submitted(request: Request, shared: Shared) -> AsyncIterator[Prepared
 @native.post(
     "/translate/stream",
     summary="Translate one text, streaming",
-    response_class=EventSourceResponse,
+    response_class=EventStream,
+    responses=EVENTS,
     openapi_extra=body_of(TranslateRequest),
 )
 async def stream(
     request: Request, prepared: Annotated[Prepared, Depends(_submitted)]
-) -> AsyncIterator[ServerSentEvent]:
+) -> EventStream:
     """Send `delta` events, then one `done` or one `error`; a stream without either has failed.
 
     A delta is never retracted: of a beam search it tells what all live hypotheses agree on.
     """
 
-    def each(delta: Delta) -> list[ServerSentEvent]:
+    def each(delta: Delta) -> bytes:
         data = {"text": delta.text, "segment": delta.segment}
-        ready = [event(data, "delta")] if delta.text else []
+        ready = event(data, "delta") if delta.text else b""
         if delta.preview is not None:
-            ready.append(event(data | {"text": delta.preview}, "preview"))
+            ready += event(data | {"text": delta.preview}, "preview")
         return ready
 
-    def last() -> list[ServerSentEvent]:
+    def last() -> bytes:
         (result,) = prepared.translation.results()
         data: dict[str, Any] = {"translatedText": result.text, **_summary(result)}
         if result.detected:
@@ -234,11 +234,10 @@ async def stream(
         if prepared.fields.details:
             data["scores"] = [round(score, 6) for score in result.scores]
         data |= _extras(prepared, result)
-        return [event(data, "done")]
+        return event(data, "done")
 
     deltas = prepared.translation.deltas()
-    async for one in events(request, deltas, each, last, lambda body: event(body, "error")):
-        yield one
+    return EventStream(events(request, deltas, each, last, lambda body: event(body, "error")))
 
 
 @router.get("/languages", summary="The languages that can be translated")
