@@ -24,7 +24,7 @@ void Network::decode(Cache& cache, const Ask& ask, const Found& found) {
         scratch.counts.assign(ask.count, 0);
         scratch.healthy.assign(ask.count, true);
     }
-    team_.run(threads_for(decoder_products_ * ask.count), [&](Member& member) {
+    together(decoding_, decoder_products_ * ask.count, [&](Member& member) {
         const auto& layers = decoder_.layers;
         member.share(ask.count, [&](int place) {
             const int token = ask.tokens[place];

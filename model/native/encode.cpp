@@ -33,7 +33,7 @@ void Network::encode_together(int sources, const int32_t* lengths, int count, co
         }
     reserve(count, *std::max_element(lengths, lengths + sources));
     encoder_keys_.reserve(static_cast<size_t>(count) * encoder_.heads * round_up(encoder_.head_width, LANES) * 2);
-    team_.run(threads_for(encoder_products_ * count), [&](Member& member) {
+    together(encoding_, encoder_products_ * count, [&](Member& member) {
         const auto& layers = encoder_.layers;
         member.share(count, [&](int row) {
             begin_row(encoder_, row, tokens[row], positions[row], layers[0].norm(Part::attention_norm));
@@ -112,7 +112,7 @@ void Network::add_sources(Cache& cache, int count, const int32_t* sources, const
         return head + static_cast<size_t>(places[row]) * cache.stride();
     };
     reserve(tokens, 0);
-    team_.run(threads_for(static_cast<double>(projection.out()) * shape_.width * tokens), [&](Member& member) {
+    together(encoding_, static_cast<double>(projection.out()) * shape_.width * tokens, [&](Member& member) {
         member.share(tokens, [&](int row) {
             round_row(latents + static_cast<size_t>(row) * shape_.width, shape_.width, rounded(shape_.width), row);
         });

@@ -7,7 +7,7 @@
 namespace stele {
 
 Network::Network(const Shape& shape, int threads, double thread_products)
-    : shape_(shape), team_(threads), thread_products_(thread_products), scratches_(threads) {
+    : shape_(shape), team_(threads), thread_products_(thread_products), encoding_(threads), decoding_(threads), scratches_(threads) {
     encoder_.heads = shape.encoder_heads;
     encoder_.head_width = shape.encoder_head_width;
     encoder_.hidden = shape.encoder_hidden;
@@ -39,10 +39,6 @@ size_t Network::bytes() const {
             for (const auto& linear : layer.linears) total += linear ? linear->bytes() : 0;
     }
     return total;
-}
-
-int Network::threads_for(double products) const {
-    return std::clamp(static_cast<int>(std::min(products / thread_products_, 1e6)), 1, team_.size());
 }
 
 void Network::reserve(int rows, int longest) {

@@ -5,6 +5,7 @@
 
 #include "cache.h"
 #include "linear.h"
+#include "measure.h"
 #include "pool.h"
 #include "rows.h"
 
@@ -95,7 +96,7 @@ struct Run {
 
 class Network {
   public:
-    // `thread_products`: a call takes one thread for each so many products, up to `threads`.
+    // `thread_products`: so many are worth a thread's waking.
     Network(const Shape& shape, int threads, double thread_products);
 
     const Shape& shape() const { return shape_; }
@@ -126,7 +127,8 @@ class Network {
     };
     static constexpr int CHUNK = 4;  // tiles of logits that are looked at together
 
-    int threads_for(double products) const;
+    template <class Body>
+    void together(Measure& measure, double products, Body&& body);
     void reserve(int rows, int longest);
     void begin_row(const Stack& stack, int row, int token, int position, Norm first);
     void leave(int row, const Norm& own, const Norm& next);
@@ -147,6 +149,7 @@ class Network {
     Stack encoder_, decoder_;
     std::vector<int32_t> suppressed_;
     double encoder_products_ = 0, decoder_products_ = 0;
+    Measure encoding_, decoding_;
 
     // Scratch of all threads, by row.
     int stride_ = 0, wide_ = 0, inner_ = 0;
@@ -159,5 +162,15 @@ class Network {
     std::vector<Scratch> scratches_;
     Rounded rounded(int size) { return {values_.get(), scales_.get(), shifts_.get(), round_up(size, TILE)}; }
 };
+
+// Runs `body` on as many threads as such work is worth.
+template <class Body>
+void Network::together(Measure& measure, double products, Body&& body) {
+    if (products < 2 * thread_products_ || team_.size() == 1) return team_.run(1, body);
+    const int threads = measure.threads(products);
+    const auto began = std::chrono::steady_clock::now();
+    team_.run(threads, body);
+    measure.record(products, threads, std::chrono::duration<double>(std::chrono::steady_clock::now() - began).count());
+}
 
 }  // namespace stele

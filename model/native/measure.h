@@ -1,0 +1,45 @@
+// How many threads a call takes: as many as were fast lately.
+#pragma once
+#include <chrono>
+#include <cmath>
+#include <cstdint>
+
+namespace stele {
+
+// Threads that meet at barriers wait for the slowest, and where other work takes its core, two are
+// slower than one. So both ways are measured, over and over, for each size of work: the one that
+// was slower lately is tried again now and then. What is computed is the same either way.
+class Measure {
+  public:
+    explicit Measure(int most) : most_(most) {}
+
+    // Returns how many threads to use, 1 or all, for `products` multiplications.
+    int threads(double products) {
+        if (most_ == 1) return 1;
+        Pace& pace = pace_of(products);
+        const bool is_trial = ++pace.calls % EVERY == 0 || pace.seconds[0] == 0 || pace.seconds[1] == 0;
+        const bool is_faster_together = pace.seconds[1] <= pace.seconds[0];
+        return (is_trial ? pace.seconds[1] == 0 || (pace.seconds[0] != 0 && !is_faster_together) : is_faster_together) ? most_ : 1;
+    }
+
+    void record(double products, int threads, double seconds) {
+        if (most_ == 1) return;
+        double& lately = pace_of(products).seconds[threads > 1];
+        const double each = seconds / products;
+        lately = lately == 0 ? each : lately + (each - lately) * WEIGHT;
+    }
+
+  private:
+    static constexpr int EVERY = 32;        // calls: one is a trial
+    static constexpr double WEIGHT = 0.25;  // of the newest call
+    struct Pace {
+        uint32_t calls = 0;
+        double seconds[2] = {0, 0};  // per product: alone, together; 0 is not known yet
+    };
+    Pace& pace_of(double products) { return paces_[std::ilogb(products > 1 ? products : 1) & 63]; }
+
+    int most_;
+    Pace paces_[64];
+};
+
+}  // namespace stele
