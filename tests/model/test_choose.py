@@ -13,7 +13,7 @@ from transformers import (
 )
 
 from model import DecodingOptions
-from model.decoding.choose import choose, sample
+from model.decoding.choose import choose, likeliest, sample
 from model.decoding.rows import RowTable, uniform
 
 
@@ -146,3 +146,29 @@ def test_a_uniform_number_depends_on_seed_and_position_alone(seed: int) -> None:
     assert uniform(seed, 3) == uniform(seed, 3)
     assert uniform(seed, 3) != uniform(seed, 4)
     assert uniform(seed, 3) != uniform(seed ^ 1, 3)
+
+
+@pytest.mark.parametrize("vocabulary", [5, 64, 2_000, 2_048, 5_003])
+@pytest.mark.parametrize("width", [1, 3, 8])
+@pytest.mark.parametrize("rows", [1, 9])
+def test_the_likeliest_are_the_best_of_all(vocabulary: int, width: int, rows: int) -> None:
+    logits = random_logits(seed=width, rows=rows, vocabulary=vocabulary)
+    logits[:, vocabulary // 2 :] += 1  # some of the best are in the last, shorter block
+    logits[0, 3:] = float("-inf")
+    logits[-1, 2] = float("nan")
+
+    values, tokens = likeliest(logits, width)
+    expected = logits.topk(min(width, vocabulary), dim=1)
+
+    torch.testing.assert_close(values, expected.values, rtol=0, atol=0, equal_nan=True)
+    torch.testing.assert_close(logits.gather(1, tokens), values, rtol=0, atol=0, equal_nan=True)
+    assert all(len({*line}) == len(line) for line in tokens.tolist())
+
+
+def test_of_several_maxima_a_greedy_row_takes_the_first() -> None:
+    table = RowTable(1, 3, 0)
+    table.occupy(0, DecodingOptions(max_new_tokens=3))
+    logits = torch.zeros(1, 300)
+    logits[0, [17, 18, 250]] = 1.0
+
+    assert choose(logits, [0], table)[0].tolist() == [17]

@@ -55,7 +55,7 @@ def fused(logits: Tensor, widths: Sequence[int]) -> Picks:
     """Make what is demanded and nothing else."""
     tokens, candidates = [-1] * len(widths), {}
     healthy = logits[: len(widths)].isfinite().all(1).tolist()
-    log_probs = logits - logits.logsumexp(1, keepdim=True)
+    log_probs = logits.log_softmax(1)
     for place, width in enumerate(widths):
         allowed = logits[place].clone()
         allowed[list(SUPPRESSED)] = float("-inf")
