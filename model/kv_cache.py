@@ -140,19 +140,24 @@ class StepMemory:
         dtype = cache.row_keys.dtype
         self._length = round_up(int(positions.max()) + 1, LENGTH_STEP)
         self._bias = readable_bias(positions + 1, self._length, dtype)
-        self._sources = cache.row_sources[rows]
-        source_lengths = cache.source_lengths[self._sources]
+        sources = cache.row_sources[rows]
+        source_lengths = cache.source_lengths[sources]
         self._source_length = round_up(int(source_lengths.max()), LENGTH_STEP)
         self._source_bias = readable_bias(source_lengths, self._source_length, dtype)
+        self._span, self._source_span = _span(rows), _span(sources)
 
     def extend(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Write [rows, heads, 1, head_dim] at each row's position; returns all up to there."""
+        """Write [rows or more, heads, 1, head_dim] at each row's position; returns all up to there.
+
+        What comes after the rows is padding, and not written.
+        """
         all_keys, all_values = self._cache.row_keys[layer], self._cache.row_values[layer]
-        all_keys[self._rows, :, self._positions] = keys.squeeze(2)
-        all_values[self._rows, :, self._positions] = values.squeeze(2)
+        count = len(self._rows)
+        all_keys[self._rows, :, self._positions] = keys[:count].squeeze(2)
+        all_values[self._rows, :, self._positions] = values[:count].squeeze(2)
         return (
-            all_keys[:, :, : self._length].index_select(0, self._rows),
-            all_values[:, :, : self._length].index_select(0, self._rows),
+            _rows_of(all_keys[:, :, : self._length], self._span),
+            _rows_of(all_values[:, :, : self._length], self._span),
             self._bias,
         )
 
@@ -160,7 +165,18 @@ class StepMemory:
         """Return each row's source keys and values and their bias."""
         keys, values = self._cache.source_keys[layer], self._cache.source_values[layer]
         return (
-            keys[:, :, : self._source_length].index_select(0, self._sources),
-            values[:, :, : self._source_length].index_select(0, self._sources),
+            _rows_of(keys[:, :, : self._source_length], self._source_span),
+            _rows_of(values[:, :, : self._source_length], self._source_span),
             self._source_bias,
         )
+
+
+def _span(index: Tensor) -> slice | Tensor:
+    """Return a slice where `index` counts up by one, so that reading it copies nothing."""
+    listed = index.tolist()
+    first, count = listed[0], len(listed)
+    return slice(first, first + count) if listed == [*range(first, first + count)] else index
+
+
+def _rows_of(pool: Tensor, rows: slice | Tensor) -> Tensor:
+    return pool[rows] if isinstance(rows, slice) else pool.index_select(0, rows)

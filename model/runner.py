@@ -15,7 +15,6 @@ from model.kv_cache import KVCache, round_up
 from model.latent_cache import LatentCache, Source
 from model.transformer import EncoderDecoder
 
-ROW_STEP = 8  # CPU kernels give a row the same bits at every multiple of it, not at other counts
 SOURCE_STEP = (
     8  # a source is encoded with others of its own padded length only, for the same reason
 )
@@ -129,20 +128,22 @@ class Runner:
     @torch.inference_mode()
     def launch(self, names: Sequence[int]) -> Pending:
         """Decode one token in every row of the targets named by their first rows."""
-        targets = [self._targets[name] for name in names]
         try:
-            return Pending(self._step(targets))
+            # In the order of their rows, which the cache can then read without copying them.
+            steps = dict(zip(sorted(names), self._step(sorted(names)), strict=True))
+            return Pending([steps[name] for name in names])
         except BaseException:
             self._unhealthy.update(names)  # what they wrote may not be finite
             raise
 
-    def _step(self, targets: Sequence[Target]) -> list[Step]:
+    def _step(self, names: Sequence[int]) -> list[Step]:
+        targets = [self._targets[name] for name in names]
         rows = [row for target in targets for row in target.rows]
-        padded = [*rows, *[rows[0]] * (round_up(len(rows), ROW_STEP) - len(rows))]
+        padded = [*rows, *[rows[0]] * (round_up(len(rows), self.network.row_step) - len(rows))]
         decoded, newest = self._table.decoded, self._table.newest
         inputs = [padded, [decoded[row] for row in padded], [newest[row] for row in padded]]
         index, positions, tokens = torch.tensor(inputs, device=self._device)
-        memory = self._cache.step(index, positions)
+        memory = self._cache.step(index[: len(rows)], positions[: len(rows)])
         layers: list[Tensor] | None = [] if _wants_attention(targets) else None
         logits = self.network.decode(tokens[:, None], positions[:, None], memory, layers)[:, 0]
         attention = _attention(layers, targets) if layers else {}
