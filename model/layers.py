@@ -93,7 +93,8 @@ class Attention(nn.Module):
     def _split_joint(self, hidden: Tensor, parts: int) -> tuple[Tensor, ...]:
         assert self.joint is not None
         batch, length, _ = hidden.shape
-        by_head = self.joint(hidden).view(batch, length, parts, self.heads, self._head_dim)
+        projected: Tensor = self.joint(hidden)
+        by_head = projected.view(batch, length, parts, self.heads, self._head_dim)
         return by_head.permute(2, 0, 3, 1, 4).contiguous().unbind(0)
 
     def forward(

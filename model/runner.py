@@ -128,16 +128,17 @@ class Runner:
     @torch.inference_mode()
     def launch(self, names: Sequence[int]) -> Pending:
         """Decode one token in every row of the targets named by their first rows."""
+        # In the order of their rows, which the cache can then read without copying them.
+        ordered = sorted(names)
+        targets = [self._targets[name] for name in ordered]
         try:
-            # In the order of their rows, which the cache can then read without copying them.
-            steps = dict(zip(sorted(names), self._step(sorted(names)), strict=True))
+            steps = dict(zip(ordered, self._step(targets), strict=True))
             return Pending([steps[name] for name in names])
         except BaseException:
             self._unhealthy.update(names)  # what they wrote may not be finite
             raise
 
-    def _step(self, names: Sequence[int]) -> list[Step]:
-        targets = [self._targets[name] for name in names]
+    def _step(self, targets: Sequence[Target]) -> list[Step]:
         rows = [row for target in targets for row in target.rows]
         padded = [*rows, *[rows[0]] * (round_up(len(rows), self.network.row_step) - len(rows))]
         decoded, newest = self._table.decoded, self._table.newest

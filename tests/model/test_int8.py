@@ -150,7 +150,7 @@ def test_quantising_replaces_every_linear_layer_and_halves_the_table() -> None:
 
     kinds = [type(module) for module in network.modules()]
     assert nn.Linear not in kinds
-    assert kinds.count(Int8Linear) == 2 * 6 + 2 * 10 + 1  # encoder, decoder, output
+    assert kinds.count(Int8Linear) == 2 * 4 + 2 * 7 + 1  # encoder, decoder, output
     assert isinstance(network.embedding, HalfEmbedding)
     tokens = torch.tensor([[3, 95]])
     torch.testing.assert_close(network.embedding(tokens), table[tokens], rtol=1e-3, atol=0)
