@@ -144,7 +144,7 @@ class StepMemory:
         source_lengths = cache.source_lengths[sources]
         self._source_length = round_up(int(source_lengths.max()), LENGTH_STEP)
         self._source_bias = readable_bias(source_lengths, self._source_length, dtype)
-        self._span, self._source_span = _span(rows), _span(sources)
+        self._span, self._source_span = _span(rows, dtype), _span(sources, dtype)
 
     def extend(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Write [rows or more, heads, 1, head_dim] at each row's position; returns all up to there.
@@ -171,8 +171,13 @@ class StepMemory:
         )
 
 
-def _span(index: Tensor) -> slice | Tensor:
-    """Return a slice where `index` counts up by one, so that reading it copies nothing."""
+def _span(index: Tensor, dtype: torch.dtype) -> slice | Tensor:
+    """Return a slice where `index` counts up by one, so that reading it copies nothing.
+
+    Only in float32: the half precisions multiply what is not contiguous by other kernels.
+    """
+    if dtype != torch.float32:
+        return index
     listed = index.tolist()
     first, count = listed[0], len(listed)
     return slice(first, first + count) if listed == [*range(first, first + count)] else index

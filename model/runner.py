@@ -144,7 +144,9 @@ class Runner:
         decoded, newest = self._table.decoded, self._table.newest
         inputs = [padded, [decoded[row] for row in padded], [newest[row] for row in padded]]
         index, positions, tokens = torch.tensor(inputs, device=self._device)
-        memory = self._cache.step(index[: len(rows)], positions[: len(rows)])
+        # In half precisions attention, too, has other bits for other numbers of rows.
+        count = len(rows) if self._dtype == torch.float32 else len(padded)
+        memory = self._cache.step(index[:count], positions[:count])
         layers: list[Tensor] | None = [] if _wants_attention(targets) else None
         logits = self.network.decode(tokens[:, None], positions[:, None], memory, layers)[:, 0]
         attention = _attention(layers, targets) if layers else {}
