@@ -172,7 +172,7 @@ class Runner:
             self._table.reorder(to, origins)
         self._table.append(rows, [token for move in moves for token in move.tokens])
         for move in moves:
-            move.target.search = move.search
+            move.target.search, move.target.order = move.search, move.order
             if not move.step.is_healthy:
                 self._unhealthy.add(move.target.rows[0])
 

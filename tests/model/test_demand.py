@@ -40,9 +40,13 @@ class Subject:
         """Record as a runner does, and let go of targets that have ended."""
         for move in moves:
             if move.parents is not move.target.rows:
-                self.table.reorder(move.target.rows, move.parents)
+                pairs = zip(move.target.rows, move.parents, strict=True)
+                moved = [(row, parent) for row, parent in pairs if row != parent]
+                assert not {row for row, _ in moved} & {parent for _, parent in moved}
+                for row, parent in moved:
+                    self.table.reorder([row], [parent])
             self.table.append(move.target.rows, move.tokens)
-            move.target.search = move.search
+            move.target.search, move.target.order = move.search, move.order
         self.targets = [move.target for move in moves if not has_ended(move)]
 
 
