@@ -1,5 +1,6 @@
 """KVCache: keys and values of running rows (self-attention) and their sources (cross)."""
 
+import heapq
 import math
 import mmap
 from collections.abc import Hashable, Sequence
@@ -62,7 +63,7 @@ class KVCache:
         self.source_keys, self.source_values = pool(max_source), pool(max_source)
         self.source_lengths = torch.ones(rows, dtype=torch.long, device=device)
         self.row_sources = torch.zeros(rows, dtype=torch.long, device=device)
-        self._free_sources = list(reversed(range(rows)))
+        self._free_sources = list(range(rows))  # a heap: what arrives together lies together
         self._sources: dict[Hashable, _Source] = {}
         self._row_key: dict[int, Hashable] = {}
 
@@ -75,14 +76,14 @@ class KVCache:
 
         It stays until a row has been bound to it and the last such row is released.
         """
-        index = self._free_sources[-1]
+        index = self._free_sources[0]
         length = keys_values[0][0].shape[1]
         for layer, (keys, values) in enumerate(keys_values):
             self.source_keys[layer, index, :, :length] = keys
             self.source_values[layer, index, :, :length] = values
         self.source_lengths[index] = length
         is_finite = all(bool(t.isfinite().all()) for pair in keys_values for t in pair)
-        self._free_sources.pop()
+        heapq.heappop(self._free_sources)
         self._sources[key] = _Source(index, is_clean=is_finite)
 
     def bind(self, row: int, key: Hashable) -> None:
@@ -115,7 +116,7 @@ class KVCache:
         if not source.is_clean:
             self.source_keys[:, source.index] = self.source_values[:, source.index] = 0
         del self._sources[key]
-        self._free_sources.append(source.index)
+        heapq.heappush(self._free_sources, source.index)
 
     def drop_unread(self) -> None:
         """Free every source that no row is bound to."""
