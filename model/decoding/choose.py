@@ -60,13 +60,31 @@ def choose(logits: Tensor, rows: Sequence[int], table: RowTable) -> tuple[Tensor
 
 
 def _draw(logits: Tensor, rows: Sequence[int], table: RowTable) -> Tensor:
+    """Sample one token per row; rows of equal top-k together, since they sort equally many."""
+    by_top_k: dict[int, list[int]] = {}
+    for place, row in enumerate(rows):
+        by_top_k.setdefault(table.options[row].top_k, []).append(place)
+    drawn = torch.empty(len(rows), dtype=torch.long, device=logits.device)
+    for top_k, places in by_top_k.items():
+        some = at(logits, places).nan_to_num(nan=0.0)
+        tokens = None
+        if top_k:
+            some, tokens = likeliest(some, top_k)
+        chosen = _draw_from(some, [rows[place] for place in places], table)
+        if tokens is not None:
+            chosen = tokens.gather(1, chosen[:, None]).squeeze(1)
+        drawn[torch.tensor(places, device=logits.device)] = chosen
+    return drawn
+
+
+def _draw_from(logits: Tensor, rows: Sequence[int], table: RowTable) -> Tensor:
     options = [table.options[row] for row in rows]
 
     def column(values: list[float]) -> Tensor:
         return torch.tensor(values, dtype=logits.dtype, device=logits.device)
 
     return sample(
-        logits.nan_to_num(nan=0.0),
+        logits,
         column([o.temperature for o in options]),
         torch.tensor([o.top_k for o in options], device=logits.device),
         column([o.top_p for o in options]),

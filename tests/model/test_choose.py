@@ -172,3 +172,25 @@ def test_of_several_maxima_a_greedy_row_takes_the_first() -> None:
     logits[0, [17, 18, 250]] = 1.0
 
     assert choose(logits, [0], table)[0].tolist() == [17]
+
+
+def test_rows_of_any_top_k_draw_what_sampling_from_all_tokens_gives() -> None:
+    top_ks, top_p = [3, 0, 50, 3, 1, 9_999], 0.9
+    table = RowTable(6, 3, 0)
+    for row, top_k in enumerate(top_ks):
+        options = DecodingOptions(
+            max_new_tokens=3, temperature=0.7, top_k=top_k, top_p=top_p, seed=row
+        )
+        table.occupy(row, options)
+    logits = random_logits(seed=6, rows=6, vocabulary=5_003)
+
+    tokens, _ = choose(logits, list(range(6)), table)
+
+    expected = sample(
+        logits,
+        torch.full((6,), 0.7),
+        torch.tensor(top_ks),
+        torch.full((6,), top_p),
+        torch.tensor(table.draws(range(6))),
+    )
+    assert tokens.tolist() == expected.tolist()

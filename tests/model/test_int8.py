@@ -237,3 +237,15 @@ def test_without_the_operators_the_default_is_float32_and_says_so(
 def test_without_the_operators_int8_is_refused() -> None:
     with pytest.raises(UnsupportedModel, match="choose float32"):
         load(BUNDLED, precision="int8")
+
+
+@pytest.mark.parametrize(("hidden", "row_step"), [(64, 1), (40, 8)])
+def test_rows_are_padded_where_activations_would_leave_some_over(
+    hidden: int, row_step: int
+) -> None:
+    network = tiny_network(decoder_hidden=hidden)
+    assert network.row_step == 8
+
+    cpu.quantise(network)
+
+    assert network.row_step == row_step
