@@ -29,7 +29,6 @@ from model.native import network as native
 from model.runner import Arrival, Network, Pending, Runner
 from model.tokenizer import open_tokenizer
 from model.tokenizers.contract import OutsideVocabulary, Prompt, Tokenizer, UnknownDirection
-from model.transformer import EncoderDecoder
 
 __all__ = [
     "BUNDLED",

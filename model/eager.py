@@ -14,7 +14,6 @@ from model.latent_cache import Source
 from model.machine import Gain, alignments, wants_attention
 from model.transformer import EncoderDecoder
 
-ROW_STEP = 8  # CPU kernels give a row the same bits at every multiple of it, not at other counts
 SOURCE_STEP = (
     8  # a source is encoded with others of its own padded length only, for the same reason
 )
@@ -30,7 +29,7 @@ class EagerMachine:
         self._network, self._table, self._chooser = network.eval(), table, chooser
         self._config = config = network.config
         parameter = next(network.decoder.parameters())  # a norm's, in whatever precision
-        self._device = network.device
+        self._device, self._dtype = network.device, parameter.dtype
         self._cache = KVCache(
             config, rows, config.max_positions, max_target, parameter.dtype, self._device
         )
@@ -90,11 +89,13 @@ class EagerMachine:
     def step(self, targets: Sequence[Target]) -> Picks:
         """As `Machine` says."""
         rows = [row for target in targets for row in target.rows]
-        padded = [*rows, *[rows[0]] * (round_up(len(rows), ROW_STEP) - len(rows))]
+        padded = [*rows, *[rows[0]] * (round_up(len(rows), self._network.row_step) - len(rows))]
         decoded, newest = self._table.decoded, self._table.newest
         inputs = [padded, [decoded[row] for row in padded], [newest[row] for row in padded]]
         index, positions, tokens = torch.tensor(inputs, device=self._device)
-        memory = self._cache.step(index, positions)
+        # In half precisions attention, too, has other bits for other numbers of rows.
+        count = len(rows) if self._dtype == torch.float32 else len(padded)
+        memory = self._cache.step(index[:count], positions[:count])
         layers: list[Tensor] | None = [] if wants_attention(targets) else None
         logits = self._network.decode(tokens[:, None], positions[:, None], memory, layers)[:, 0]
         aligned = alignments(torch.stack(layers)[:, :, :, 0], targets) if layers else {}

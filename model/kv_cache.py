@@ -1,5 +1,6 @@
 """KVCache: keys and values of running rows (self-attention) and their sources (cross)."""
 
+import heapq
 import math
 import mmap
 from collections.abc import Hashable, Sequence
@@ -62,7 +63,7 @@ class KVCache:
         self.source_keys, self.source_values = pool(max_source), pool(max_source)
         self.source_lengths = torch.ones(rows, dtype=torch.long, device=device)
         self.row_sources = torch.zeros(rows, dtype=torch.long, device=device)
-        self._free_sources = list(reversed(range(rows)))
+        self._free_sources = list(range(rows))  # a heap: what arrives together lies together
         self._sources: dict[Hashable, _Source] = {}
         self._row_key: dict[int, Hashable] = {}
 
@@ -75,14 +76,14 @@ class KVCache:
 
         It stays until a row has been bound to it and the last such row is released.
         """
-        index = self._free_sources[-1]
+        index = self._free_sources[0]
         length = keys_values[0][0].shape[1]
         for layer, (keys, values) in enumerate(keys_values):
             self.source_keys[layer, index, :, :length] = keys
             self.source_values[layer, index, :, :length] = values
         self.source_lengths[index] = length
         is_finite = all(bool(t.isfinite().all()) for pair in keys_values for t in pair)
-        self._free_sources.pop()
+        heapq.heappop(self._free_sources)
         self._sources[key] = _Source(index, is_clean=is_finite)
 
     def bind(self, row: int, key: Hashable) -> None:
@@ -115,7 +116,7 @@ class KVCache:
         if not source.is_clean:
             self.source_keys[:, source.index] = self.source_values[:, source.index] = 0
         del self._sources[key]
-        self._free_sources.append(source.index)
+        heapq.heappush(self._free_sources, source.index)
 
     def drop_unread(self) -> None:
         """Free every source that no row is bound to."""
@@ -140,19 +141,24 @@ class StepMemory:
         dtype = cache.row_keys.dtype
         self._length = round_up(int(positions.max()) + 1, LENGTH_STEP)
         self._bias = readable_bias(positions + 1, self._length, dtype)
-        self._sources = cache.row_sources[rows]
-        source_lengths = cache.source_lengths[self._sources]
+        sources = cache.row_sources[rows]
+        source_lengths = cache.source_lengths[sources]
         self._source_length = round_up(int(source_lengths.max()), LENGTH_STEP)
         self._source_bias = readable_bias(source_lengths, self._source_length, dtype)
+        self._span, self._source_span = _span(rows, dtype), _span(sources, dtype)
 
     def extend(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Write [rows, heads, 1, head_dim] at each row's position; returns all up to there."""
+        """Write [rows or more, heads, 1, head_dim] at each row's position; returns all up to there.
+
+        What comes after the rows is padding, and not written.
+        """
         all_keys, all_values = self._cache.row_keys[layer], self._cache.row_values[layer]
-        all_keys[self._rows, :, self._positions] = keys.squeeze(2)
-        all_values[self._rows, :, self._positions] = values.squeeze(2)
+        count = len(self._rows)
+        all_keys[self._rows, :, self._positions] = keys[:count].squeeze(2)
+        all_values[self._rows, :, self._positions] = values[:count].squeeze(2)
         return (
-            all_keys[:, :, : self._length].index_select(0, self._rows),
-            all_values[:, :, : self._length].index_select(0, self._rows),
+            _rows_of(all_keys[:, :, : self._length], self._span),
+            _rows_of(all_values[:, :, : self._length], self._span),
             self._bias,
         )
 
@@ -160,7 +166,23 @@ class StepMemory:
         """Return each row's source keys and values and their bias."""
         keys, values = self._cache.source_keys[layer], self._cache.source_values[layer]
         return (
-            keys[:, :, : self._source_length].index_select(0, self._sources),
-            values[:, :, : self._source_length].index_select(0, self._sources),
+            _rows_of(keys[:, :, : self._source_length], self._source_span),
+            _rows_of(values[:, :, : self._source_length], self._source_span),
             self._source_bias,
         )
+
+
+def _span(index: Tensor, dtype: torch.dtype) -> slice | Tensor:
+    """Return a slice where `index` counts up by one, so that reading it copies nothing.
+
+    Only in float32: the half precisions multiply what is not contiguous by other kernels.
+    """
+    if dtype != torch.float32:
+        return index
+    listed = index.tolist()
+    first, count = listed[0], len(listed)
+    return slice(first, first + count) if listed == [*range(first, first + count)] else index
+
+
+def _rows_of(pool: Tensor, rows: slice | Tensor) -> Tensor:
+    return pool[rows] if isinstance(rows, slice) else pool.index_select(0, rows)

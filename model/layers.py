@@ -53,10 +53,11 @@ def attend(
 
 
 class Attention(nn.Module):
-    """Multi-head attention with separate projections."""
+    """Multi-head attention; projections that read the same may be joined once they are loaded."""
 
     def __init__(self, config: ModelConfig, heads: int, head_dim: int) -> None:
         super().__init__()
+        self.joint: nn.Module | None = None  # query, key and value, or key and value
         self.heads, self._head_dim = heads, head_dim
         self._is_scaled = config.is_attention_scaled
         width, inner, bias = config.width, heads * head_dim, config.has_linear_bias
@@ -77,20 +78,55 @@ class Attention(nn.Module):
 
     def keys_values(self, memory: Tensor) -> tuple[Tensor, Tensor]:
         """Project [batch, length, width] to keys and values [batch, heads, length, head_dim]."""
-        return self.split(self.key(memory)), self.split(self.value(memory))
+        if self.joint is None:
+            return self.split(self.key(memory)), self.split(self.value(memory))
+        keys, values = self._split_joint(memory, 2)
+        return keys, values
+
+    def queries_keys_values(self, hidden: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Project [batch, length, width] thrice to [batch, heads, length, head_dim]."""
+        if self.joint is None:
+            return self.split(self.query(hidden)), *self.keys_values(hidden)
+        queries, keys, values = self._split_joint(hidden, 3)
+        return queries, keys, values
+
+    def _split_joint(self, hidden: Tensor, parts: int) -> tuple[Tensor, ...]:
+        assert self.joint is not None
+        batch, length, _ = hidden.shape
+        projected: Tensor = self.joint(hidden)
+        by_head = projected.view(batch, length, parts, self.heads, self._head_dim)
+        return by_head.permute(2, 0, 3, 1, 4).contiguous().unbind(0)
 
     def forward(
         self,
-        hidden: Tensor,
+        query: Tensor,
         keys: Tensor,
         values: Tensor,
         bias: Tensor,
         attention: list[Tensor] | None = None,
     ) -> Tensor:
-        """Attend from `hidden` [batch, queries, width] to projected keys and values."""
-        query = self.split(self.query(hidden))
-        mixed = attend(query, keys, values, bias, is_scaled=self._is_scaled, attention=attention)
-        merged: Tensor = self.out(mixed.transpose(1, 2).flatten(2))
+        """Attend from projected queries to projected keys and values.
+
+        Args:
+            query: [batch, heads, queries, head_dim]; of padding rows beyond those of `keys`,
+                nothing is read and zeros are mixed.
+
+        Returns:
+            [batch, queries, width].
+        """
+        padding = len(query) - len(keys)
+        mixed = attend(
+            query[: len(keys)] if padding else query,
+            keys,
+            values,
+            bias,
+            is_scaled=self._is_scaled,
+            attention=attention,
+        )
+        together = mixed.transpose(1, 2).flatten(2)
+        merged: Tensor = self.out(
+            F.pad(together, (0, 0, 0, 0, 0, padding)) if padding else together
+        )
         return merged
 
 

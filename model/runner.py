@@ -131,16 +131,21 @@ class Runner:
             steps: how many at most. With more than 1, targets that take the likeliest token may
                 gain several: up to their end, their limit, or an interruption.
         """
-        targets = [self._targets[name] for name in names]
+        ordered = sorted(names)  # of their rows: what follows each other is read without a copy
+        targets = [self._targets[name] for name in ordered]
         try:
-            if steps > 1 and (rooms := self._rooms(targets, steps)):
-                gained = self._run(targets, rooms)
-                if gained is not None:
-                    return Pending(gained)
-            return Pending(self._step(targets))
+            gained = dict(zip(ordered, self._decode(targets, steps), strict=True))
+            return Pending([gained[name] for name in names])
         except BaseException:
             self._unhealthy.update(names)  # what they wrote may not be finite
             raise
+
+    def _decode(self, targets: Sequence[Target], steps: int) -> list[Step]:
+        if steps > 1 and (rooms := self._rooms(targets, steps)):
+            gained = self._run(targets, rooms)
+            if gained is not None:
+                return gained
+        return self._step(targets)
 
     def interrupt(self) -> None:
         """Let the launch of several steps under way, or else the next one, return early.
@@ -197,7 +202,7 @@ class Runner:
             self._table.reorder(to, origins)
         self._table.append(rows, [token for move in moves for token in move.tokens])
         for move in moves:
-            move.target.search = move.search
+            move.target.search, move.target.order = move.search, move.order
             if not move.step.is_healthy:
                 self._unhealthy.add(move.target.rows[0])
 

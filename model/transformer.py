@@ -15,6 +15,7 @@ from model.config import ModelConfig
 from model.layers import Attention, Branch, FeedForward, norm
 from model.positions import PositionTable, RelativeBias
 
+ROW_STEP = 8  # CPU kernels give a row the same bits at every multiple of it, not at other counts
 _FLOAT16_MAX = torch.finfo(torch.float16).max - 1000
 
 
@@ -29,7 +30,10 @@ class Memory(Protocol):
     """What a decoder layer may look back at."""
 
     def extend(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Add this step's self-attention keys and values; returns all of them and their bias."""
+        """Add this step's self-attention keys and values; returns all of them and their bias.
+
+        Padding rows at the end of a step are neither added nor returned.
+        """
 
     def source(self, layer: int) -> tuple[Tensor, Tensor, Tensor]:
         """Return the cross-attention keys and values of each row's source, and their bias."""
@@ -48,7 +52,7 @@ class EncoderLayer(nn.Module):
     def forward(self, hidden: Tensor, bias: Tensor) -> Tensor:
         """[batch, length, width] -> the same; `bias` as in `attend`."""
         entered = self.attention_branch.enter(hidden)
-        update = self.attention(entered, *self.attention.keys_values(entered), bias)
+        update = self.attention(*self.attention.queries_keys_values(entered), bias)
         hidden = self.attention_branch.leave(hidden, update)
         update = self.feed_forward(self.feed_forward_branch.enter(hidden))
         hidden = self.feed_forward_branch.leave(hidden, update)
@@ -83,23 +87,31 @@ class DecoderLayer(nn.Module):
             attention: receives the weights of cross-attention [rows, heads, length, source].
         """
         entered = self.attention_branch.enter(hidden)
-        keys, values, bias = memory.extend(layer, *self.attention.keys_values(entered))
+        query, keys, values = self.attention.queries_keys_values(entered)
+        keys, values, bias = memory.extend(layer, keys, values)
         if relative is not None:
-            bias = bias + relative(keys.shape[2])
-        hidden = self.attention_branch.leave(hidden, self.attention(entered, keys, values, bias))
-        entered = self.cross_branch.enter(hidden)
-        update = self.cross(entered, *memory.source(layer), attention)
+            bias = bias + relative(keys.shape[2])[: len(keys)]
+        update = self.attention(query, keys, values, bias)
+        hidden = self.attention_branch.leave(hidden, update)
+        query = self.cross.split(self.cross.query(self.cross_branch.enter(hidden)))
+        update = self.cross(query, *memory.source(layer), attention)
         hidden = self.cross_branch.leave(hidden, update)
         update = self.feed_forward(self.feed_forward_branch.enter(hidden))
         return self.feed_forward_branch.leave(hidden, update)
 
 
 class EncoderDecoder(nn.Module):
-    """The whole network."""
+    """The whole network.
+
+    Attributes:
+        row_step: of what `decode` reads the rows must be a multiple, so that no row's bits depend
+            on how many there are.
+    """
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
+        self.row_step = ROW_STEP
         self.embedding = nn.Embedding(config.vocabulary, config.width)  # of the target
         self.source_embedding = (
             self.embedding

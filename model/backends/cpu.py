@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from model.transformer import EncoderDecoder
 
+_LANES = 32  # of vectors: PyTorch computes what is left over with other bits
 _LARGEST_HALF = torch.finfo(torch.float16).max
 
 
@@ -108,6 +109,12 @@ def quantise(network: EncoderDecoder) -> None:
     Embedding tables, which the output layer may share, are kept in float16 for look-ups unless
     they exceed its range. Norms, attention and softmax stay in float32.
     """
+    for layer in [*network.encoder, *network.decoder]:
+        _join(layer.get_submodule("attention"), "query", "key", "value")
+    for layer in network.decoder:
+        _join(layer.get_submodule("cross"), "key", "value")
+    network.set_submodule("output", Int8Linear(network.output.weight, network.logits_bias))
+    network.logits_bias = None
     halves: dict[Tensor, HalfEmbedding] = {}  # by the table they share
     for name in [name for name, _ in network.named_modules(remove_duplicate=False)]:
         module = network.get_submodule(name)
@@ -118,7 +125,19 @@ def quantise(network: EncoderDecoder) -> None:
             if table not in halves and max(table.max(), -table.min()) <= _LARGEST_HALF:
                 halves[table] = HalfEmbedding(table)
             network.set_submodule(name, halves.get(table, module))
+    if network.config.decoder_hidden % _LANES == 0:
+        network.row_step = 1  # nothing that is left looks at several rows at once
     _return_freed_memory()
+
+
+def _join(attention: nn.Module, *names: str) -> None:
+    """Let one layer make the projections `names`, which read the same, in their order."""
+    linears = [cast(nn.Linear, attention.get_submodule(name)) for name in names]
+    has_bias = linears[0].bias is not None
+    bias = torch.cat([linear.bias for linear in linears]) if has_bias else None
+    attention.joint = Int8Linear(torch.cat([linear.weight for linear in linears]), bias)
+    for name in names:
+        delattr(attention, name)
 
 
 def _return_freed_memory() -> None:

@@ -38,6 +38,7 @@ class _Places:
     rows: list[int] = field(default_factory=list)  # of all places
     choosing: list[int] = field(default_factory=list)
     searching: dict[int, list[int]] = field(default_factory=dict)  # by width
+    reported: list[int] = field(default_factory=list)  # log-probabilities are needed
     scored: list[int] = field(default_factory=list)
     normalised: list[int] = field(default_factory=list)  # filters read log-probabilities
     renormalised: list[int] = field(default_factory=list)
@@ -49,6 +50,8 @@ class _Places:
         for target in targets:
             span = range(len(rows), len(rows) + len(target.rows))
             rows += target.rows
+            if target.wants_scores or target.search is not None:
+                found.reported += span
             if target.wants_scores:
                 found.scored += span
             if target.search is None:
@@ -75,78 +78,74 @@ def read(
     Filters of a search read log-probabilities, others logits, as in transformers.
 
     Args:
-        logits: [rows, vocabulary] float32, the targets' rows in order, then padding; overwritten.
+        logits: [rows, vocabulary] float32, the targets' rows in order, then any; overwritten.
         alignments: by place, of each row whose target wants them.
     """
     places = _Places.of(targets)
-    count = len(places.rows)
-    picks = Picks([0] * count, [True] * count, {}, alignments)
-    padded, logits = logits, logits[:count]
-    total = raw = None
-    if places.scored or places.searching:
-        # Of all padded rows: of a single one, the sum would be split among threads.
-        total = padded.logsumexp(1, keepdim=True)
-        if places.scored:
-            raw = _Raw(at(logits, places.scored) - at(total, places.scored), places.scored)
-        _subtract(logits, total, places.normalised)
+    picks = Picks([0] * len(places.rows), [True] * len(places.rows), {}, alignments)
+    before = _LogProbabilities.of(logits, places.reported)
+    if places.normalised:
+        logits[torch.tensor(places.normalised, device=logits.device)] = before.at(places.normalised)
+    logits = logits[: len(places.rows)]
     filters.apply(logits, places.rows, table, eos, suppressed)
     if places.renormalised:
-        _subtract(logits, padded.logsumexp(1, keepdim=True), places.renormalised)
+        index = torch.tensor(places.renormalised, device=logits.device)
+        logits[index] = logits[index].log_softmax(1)
     if places.choosing:
-        _choose(logits, places, raw, table, picks)
-    if total is not None and places.searching:
-        forced = [place for place, _ in filters.forced_now(places.rows, table)]
-        total[[*places.normalised, *forced]] = 0  # these hold log-probabilities already
-        _search(logits, total, places, raw, picks)
+        _choose(logits, places, before, table, picks)
+    if places.searching:
+        _search(logits, places, before, table, picks)
     return picks
 
 
+@dataclass(frozen=True, slots=True)
+class _LogProbabilities:
+    """Of all tokens, before filters, at the places that need them."""
+
+    values: Tensor  # [places, vocabulary]
+    lines: dict[int, int]  # by place
+
+    @classmethod
+    def of(cls, logits: Tensor, places: list[int]) -> "_LogProbabilities":
+        values = at(logits, places).log_softmax(1) if places else logits[:0]
+        return cls(values, {place: line for line, place in enumerate(places)})
+
+    def at(self, places: Sequence[int]) -> Tensor:
+        return at(self.values, [self.lines[place] for place in places])
+
+
 def _choose(
-    logits: Tensor, places: _Places, raw: "_Raw | None", table: RowTable, picks: Picks
+    logits: Tensor, places: _Places, before: _LogProbabilities, table: RowTable, picks: Picks
 ) -> None:
     rows = [places.rows[place] for place in places.choosing]
     tokens, healthy = choose(at(logits, places.choosing), rows, table)
-    raws = raw.of(places.choosing, tokens[:, None]) if raw is not None else {}
     columns = zip(places.choosing, tokens.tolist(), healthy.tolist(), strict=True)
     for place, token, is_healthy in columns:
         picks.tokens[place], picks.healthy[place] = token, is_healthy
-        if place in raws:
-            picks.candidates[place] = Candidates([token], raws[place])
+    if scored := [place for place in places.choosing if place in before.lines]:
+        chosen = [[picks.tokens[place]] for place in scored]
+        index = torch.tensor(chosen, device=logits.device)
+        raws = before.at(scored).gather(1, index).tolist()
+        for place, ids, raw in zip(scored, chosen, raws, strict=True):
+            picks.candidates[place] = Candidates(ids, raw)
 
 
 def _search(
-    logits: Tensor, total: Tensor, places: _Places, raw: "_Raw | None", picks: Picks
+    logits: Tensor, places: _Places, before: _LogProbabilities, table: RowTable, picks: Picks
 ) -> None:
+    own = {*places.normalised, *(place for place, _ in filters.forced_now(places.rows, table))}
+    scored = {*places.scored}
     for width, some in places.searching.items():
-        values, tokens = likeliest(logits, some, width)
-        values -= at(total, some)
-        raws = raw.of(some, tokens) if raw is not None else {}
+        values, tokens = likeliest(at(logits, some), width)
+        raw = before.at(some).gather(1, tokens)
+        is_kept = values == float("-inf")
+        if own:  # these hold log-probabilities already
+            is_own = [place in own for place in some]
+            is_kept |= torch.tensor(is_own, device=logits.device)[:, None]
+        log_probs = values.where(is_kept, raw).tolist()
+        raws = raw.tolist() if scored else []
         healthy = values[:, 0].isfinite().tolist()
-        columns = zip(some, tokens.tolist(), values.tolist(), healthy, strict=True)
-        for place, ids, log_probs, is_healthy in columns:
-            picks.candidates[place] = Candidates(ids, log_probs, raws.get(place))
-            picks.healthy[place] = is_healthy
-
-
-def _subtract(logits: Tensor, total: Tensor, places: Sequence[int]) -> None:
-    if places:
-        index = torch.tensor(places, device=logits.device)
-        logits[index] -= total[index]
-
-
-@dataclass(frozen=True, slots=True)
-class _Raw:
-    """Log-probabilities before filters, of the places that want them."""
-
-    log_probs: Tensor  # [places, vocabulary]
-    places: list[int]
-
-    def of(self, places: Sequence[int], tokens: Tensor) -> dict[int, list[float]]:
-        """Return by place those of its `tokens` [places, width]; no place that wants none."""
-        lines = {place: line for line, place in enumerate(self.places)}
-        asked = [index for index, place in enumerate(places) if place in lines]
-        if not asked:
-            return {}
-        index = torch.tensor([lines[places[i]] for i in asked], device=tokens.device)
-        found = self.log_probs[index].gather(1, tokens[asked])
-        return dict(zip([places[i] for i in asked], found.tolist(), strict=True))
+        for line, (place, ids) in enumerate(zip(some, tokens.tolist(), strict=True)):
+            reported = raws[line] if place in scored else None
+            picks.candidates[place] = Candidates(ids, log_probs[line], reported)
+            picks.healthy[place] = healthy[line]

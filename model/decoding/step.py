@@ -37,7 +37,7 @@ class Move(NamedTuple):
     """How one target goes on: nothing has been changed yet.
 
     Attributes:
-        search: the target's search after the step.
+        search, order: the target's after the step.
         tokens, parents: by row of the target, what it holds next and after which row's history;
             `parents` is `target.rows` itself where each follows its own.
     """
@@ -45,6 +45,7 @@ class Move(NamedTuple):
     step: Step
     target: Target
     search: Search | None
+    order: tuple[int, ...]
     tokens: Sequence[int]
     parents: Sequence[int]
 
@@ -106,13 +107,14 @@ class Chooser:
         elif position in target.forced:
             token = target.forced[position]
         aligned = (picks.alignments[place],) if target.wants_alignment else ()
-        return Move(Step((token,), (score,), aligned), target, None, (token,), target.rows)
+        step = Step((token,), (score,), aligned)
+        return Move(step, target, None, target.order, (token,), target.rows)
 
     def _candidates(
         self, target: Target, picks: Picks, place: int, position: int
     ) -> list[Candidates]:
         assert target.search is not None
-        span = range(place, place + len(target.rows))
+        span = [place + index for index in target.order]
         if place not in picks.candidates:
             found = [Candidates([target.forced[position]], [0.0])] * len(span)
         else:
@@ -145,7 +147,8 @@ def _without(found: Candidates, token: int, width: int) -> Candidates:
 
 def _stay(target: Target, token: int, step: Step) -> Move:
     """Let every row of a target go on with the same token."""
-    return Move(step, target, target.search, (token,) * len(target.rows), target.rows)
+    tokens = (token,) * len(target.rows)
+    return Move(step, target, target.search, target.order, tokens, target.rows)
 
 
 def _advance(target: Target, before: Search, search: Search) -> Move:
@@ -153,7 +156,7 @@ def _advance(target: Target, before: Search, search: Search) -> Move:
     rows, live = target.rows, search.live
     if hypotheses := search.hypotheses:  # nobody reads its rows any more
         step = Step(hypotheses=hypotheses)
-        return Move(step, target, search, (0,) * len(rows), rows)
+        return Move(step, target, search, target.order, (0,) * len(rows), rows)
     first, known, certain = live[0], before.certain, search.certain
     new = first.tokens[known:certain]
     step = Step(
@@ -162,8 +165,27 @@ def _advance(target: Target, before: Search, search: Search) -> Move:
         first.alignments[known:certain],
         first.tokens[certain:],
     )
-    tokens = [hypothesis.tokens[-1] for hypothesis in live]
-    parents = [rows[hypothesis.parent] for hypothesis in live]
-    # A row without a hypothesis of its own repeats the first one, unread.
-    spare = len(rows) - len(live)
-    return Move(step, target, search, tokens + tokens[:1] * spare, parents + parents[:1] * spare)
+    origins = [target.order[hypothesis.parent] for hypothesis in live]
+    order = _settle(origins, len(rows))
+    # A row without a hypothesis of its own goes on by itself, unread.
+    tokens, parents = [first.tokens[-1]] * len(rows), [*rows]
+    for index, origin, hypothesis in zip(order, origins, live, strict=False):
+        tokens[index] = hypothesis.tokens[-1]
+        parents[index] = rows[origin]
+    return Move(step, target, search, order, tokens, parents)
+
+
+def _settle(origins: Sequence[int], rows: int) -> tuple[int, ...]:
+    """Return which row each hypothesis takes: its origin's where it can, so that few are copied.
+
+    Args:
+        origins: the row that each hypothesis continues, the best first.
+        rows: how many there are; what no hypothesis takes comes last.
+    """
+    free, stays = {*range(rows)}, []
+    for origin in origins:
+        stays.append(origin in free)
+        free.discard(origin)
+    others = iter(sorted(free))
+    order = [origin if stay else next(others) for origin, stay in zip(origins, stays, strict=True)]
+    return (*order, *others)

@@ -18,7 +18,8 @@ class Target:
     """What one request decodes: the rows it holds, and the search they make together, if any.
 
     Attributes:
-        search: its state after the steps recorded so far; all else stays as it is.
+        search, order: its state after the steps recorded so far, and which of `rows`, by index,
+            each of its live hypotheses holds; all else stays as it is.
         prefix: how many tokens are known at the beginning.
         minimum: how many tokens, prefix included, come before the end may.
         forced: tokens that must come, by how many precede them.
@@ -30,6 +31,7 @@ class Target:
     options: DecodingOptions
     source_length: int
     search: Search | None
+    order: tuple[int, ...] = field(init=False)
     prefix: int = field(init=False)
     minimum: int = field(init=False)
     forced: dict[int, int] = field(init=False)
@@ -40,6 +42,7 @@ class Target:
     def __post_init__(self) -> None:
         """Find out what stays the same for every step."""
         options = self.options
+        self.order = tuple(range(len(self.rows)))
         self.prefix = len(options.target_prefix)
         self.minimum = self.prefix + options.min_new_tokens
         self.forced = forced_tokens(options)

@@ -13,7 +13,7 @@ from transformers import (
 )
 
 from model import DecodingOptions
-from model.decoding.choose import choose, sample
+from model.decoding.choose import choose, likeliest, sample
 from model.decoding.rows import RowTable, uniform
 
 
@@ -146,3 +146,51 @@ def test_a_uniform_number_depends_on_seed_and_position_alone(seed: int) -> None:
     assert uniform(seed, 3) == uniform(seed, 3)
     assert uniform(seed, 3) != uniform(seed, 4)
     assert uniform(seed, 3) != uniform(seed ^ 1, 3)
+
+
+@pytest.mark.parametrize("vocabulary", [5, 64, 2_000, 2_048, 5_003])
+@pytest.mark.parametrize("width", [1, 3, 8])
+@pytest.mark.parametrize("rows", [1, 9])
+def test_the_likeliest_are_the_best_of_all(vocabulary: int, width: int, rows: int) -> None:
+    logits = random_logits(seed=width, rows=rows, vocabulary=vocabulary)
+    logits[:, vocabulary // 2 :] += 1  # some of the best are in the last, shorter block
+    logits[0, 3:] = float("-inf")
+    logits[-1, 2] = float("nan")
+
+    values, tokens = likeliest(logits, width)
+    expected = logits.topk(min(width, vocabulary), dim=1)
+
+    torch.testing.assert_close(values, expected.values, rtol=0, atol=0, equal_nan=True)
+    torch.testing.assert_close(logits.gather(1, tokens), values, rtol=0, atol=0, equal_nan=True)
+    assert all(len({*line}) == len(line) for line in tokens.tolist())
+
+
+def test_of_several_maxima_a_greedy_row_takes_the_first() -> None:
+    table = RowTable(1, 3, 0)
+    table.occupy(0, DecodingOptions(max_new_tokens=3))
+    logits = torch.zeros(1, 300)
+    logits[0, [17, 18, 250]] = 1.0
+
+    assert choose(logits, [0], table)[0].tolist() == [17]
+
+
+def test_rows_of_any_top_k_draw_what_sampling_from_all_tokens_gives() -> None:
+    top_ks, top_p = [3, 0, 50, 3, 1, 9_999], 0.9
+    table = RowTable(6, 3, 0)
+    for row, top_k in enumerate(top_ks):
+        options = DecodingOptions(
+            max_new_tokens=3, temperature=0.7, top_k=top_k, top_p=top_p, seed=row
+        )
+        table.occupy(row, options)
+    logits = random_logits(seed=6, rows=6, vocabulary=5_003)
+
+    tokens, _ = choose(logits, list(range(6)), table)
+
+    expected = sample(
+        logits,
+        torch.full((6,), 0.7),
+        torch.tensor(top_ks),
+        torch.full((6,), top_p),
+        torch.tensor(table.draws(range(6))),
+    )
+    assert tokens.tolist() == expected.tolist()

@@ -40,9 +40,13 @@ class Subject:
         """Record as a runner does, and let go of targets that have ended."""
         for move in moves:
             if move.parents is not move.target.rows:
-                self.table.reorder(move.target.rows, move.parents)
+                pairs = zip(move.target.rows, move.parents, strict=True)
+                moved = [(row, parent) for row, parent in pairs if row != parent]
+                assert not {row for row, _ in moved} & {parent for _, parent in moved}
+                for row, parent in moved:
+                    self.table.reorder([row], [parent])
             self.table.append(move.target.rows, move.tokens)
-            move.target.search = move.search
+            move.target.search, move.target.order = move.search, move.order
         self.targets = [move.target for move in moves if not has_ended(move)]
 
 
@@ -55,7 +59,7 @@ def fused(logits: Tensor, widths: Sequence[int]) -> Picks:
     """Make what is demanded and nothing else."""
     tokens, candidates = [-1] * len(widths), {}
     healthy = logits[: len(widths)].isfinite().all(1).tolist()
-    log_probs = logits - logits.logsumexp(1, keepdim=True)
+    log_probs = logits.log_softmax(1)
     for place, width in enumerate(widths):
         allowed = logits[place].clone()
         allowed[list(SUPPRESSED)] = float("-inf")

@@ -150,7 +150,7 @@ def test_quantising_replaces_every_linear_layer_and_halves_the_table() -> None:
 
     kinds = [type(module) for module in network.modules()]
     assert nn.Linear not in kinds
-    assert kinds.count(Int8Linear) == 2 * 6 + 2 * 10 + 1  # encoder, decoder, output
+    assert kinds.count(Int8Linear) == 2 * 4 + 2 * 7 + 1  # encoder, decoder, output
     assert isinstance(network.embedding, HalfEmbedding)
     tokens = torch.tensor([[3, 95]])
     torch.testing.assert_close(network.embedding(tokens), table[tokens], rtol=1e-3, atol=0)
@@ -237,3 +237,15 @@ def test_without_the_operators_the_default_is_float32_and_says_so(
 def test_without_the_operators_int8_is_refused() -> None:
     with pytest.raises(UnsupportedModel, match="choose float32"):
         load(BUNDLED, precision="int8")
+
+
+@pytest.mark.parametrize(("hidden", "row_step"), [(64, 1), (40, 8)])
+def test_rows_are_padded_where_activations_would_leave_some_over(
+    hidden: int, row_step: int
+) -> None:
+    network = tiny_network(decoder_hidden=hidden)
+    assert network.row_step == 8
+
+    cpu.quantise(network)
+
+    assert network.row_step == row_step

@@ -169,3 +169,38 @@ def test_a_source_that_cannot_be_written_takes_no_place() -> None:
     for row in range(ROWS):
         cache.add_source(row, pairs(3, 1.0))
         cache.bind(row, row)
+
+
+def test_rows_and_sources_that_lie_together_are_read_without_copying() -> None:
+    cache = kv_cache()
+    for row, name in enumerate("abcd"):
+        cache.add_source(name, pairs(3, float(row)))
+        cache.bind(row, name)
+    for row in (3, 0):  # what is free again is taken from the beginning
+        cache.release(row)
+    cache.add_source("e", pairs(3, 9.0))
+    cache.bind(0, "e")
+
+    def is_copied(rows: list[int]) -> list[bool]:
+        pools = (cache.row_keys, cache.row_values, cache.source_keys, cache.source_values)
+        reads = one_step(cache, rows, 1)
+        kinds = [reads[0], reads[1], reads[4], reads[5]]  # of the first layer
+        return [
+            read.untyped_storage().data_ptr() != pool.untyped_storage().data_ptr()
+            for read, pool in zip(kinds, pools, strict=True)
+        ]
+
+    assert is_copied([0, 1, 2]) == [False] * 4
+    assert is_copied([0, 2]) == [True] * 4
+
+
+def test_padding_rows_are_neither_written_nor_read() -> None:
+    cache = kv_cache()
+    cache.add_source("a", pairs(3, 1.0))
+    cache.bind(1, "a")
+    memory = cache.step(torch.tensor([1]), torch.tensor([0]))
+
+    keys, values, bias = memory.extend(0, *[torch.ones(8, 2, 1, 16)] * 2)
+
+    assert (len(keys), len(values), len(bias)) == (1, 1, 1)
+    assert cache.row_keys.count_nonzero() == 2 * 16
