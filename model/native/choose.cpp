@@ -75,7 +75,8 @@ void Network::look(Scratch& scratch, const Ask& ask, const Found& found, int chu
         sum = _mm512_mask_add_ps(sum, real, sum, exponential(apart));
     }
     const int chunks = (decoder_.outside[Part::output].tiles() + CHUNK - 1) / CHUNK;
-    totals_[static_cast<size_t>(place) * chunks + chunk] = {top, _mm512_reduce_add_ps(sum)};
+    // Of a chunk in which nothing is possible, differences are no numbers.
+    totals_[static_cast<size_t>(place) * chunks + chunk] = {top, top == NEVER ? 0 : _mm512_reduce_add_ps(sum)};
 }
 
 // Puts together what the threads took of one row.

@@ -190,7 +190,7 @@ def test_other_precisions_never_use_the_library(tiny_folder: Path, precision: Pr
 )
 def test_widths_of_heads_that_the_library_lacks_are_left_to_pytorch(
     heads: tuple[int, int],
-    expected: bool,  # noqa: FBT001
+    expected: bool,
 ) -> None:
     config = tiny_config(width=896, encoder_heads=heads[0], decoder_heads=heads[1])
     assert native.runs(config) == expected
