@@ -76,6 +76,7 @@ class NativeNetwork:
         if not self.handle:
             raise MemoryError("there was no memory, or no thread, for the model")
         self._finalizer = weakref.finalize(self, found.stele_network_delete, self.handle)
+        self._finalizer.atexit = False  # a thread may still be decoding when the interpreter ends
         self._pack(network)
 
     def _shape(self) -> Shape:

@@ -104,6 +104,19 @@ def test_a_logit_that_is_no_number_or_infinite_makes_a_row_unhealthy(bad: float)
     assert not rows.feed({0: 1, 2: 1}, widths=3).healthy.any()
 
 
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_what_is_suppressed_counts_only_in_probabilities(bad: float) -> None:
+    network = smooth_network(vocabulary=400)
+    assert network.logits_bias is not None
+    network.logits_bias[399] = bad
+    subject = NativeNetwork(network, 1)
+    subject.suppress([399])
+    assert Rows(subject, SOURCES).feed({0: 1, 2: 1}, widths=[0, 3]).healthy.tolist() == [
+        True,
+        False,
+    ]
+
+
 def test_a_row_of_which_nothing_is_possible_is_unhealthy() -> None:
     network = compiled()
     network.suppress(range(96))
@@ -222,4 +235,4 @@ def test_a_row_holds_as_many_tokens_as_it_was_given_and_sources_come_and_go() ->
 
 def test_a_cache_that_no_machine_holds_is_refused() -> None:
     with pytest.raises(MemoryError, match="no memory for"):
-        NativeCache(compiled(), 2**30, 2**30)
+        NativeCache(compiled(), 2**31 - 1, 512)
