@@ -25,7 +25,7 @@ from model.decoding.search import Hypothesis
 from model.decoding.step import Step
 from model.detokenizer import Detokenizer
 from model.hub import HubError, Reference, resolve
-from model.native import network as native
+from model.native import network as native_network
 from model.runner import Arrival, Network, Pending, Runner
 from model.tokenizer import open_tokenizer
 from model.tokenizers.contract import OutsideVocabulary, Prompt, Tokenizer, UnknownDirection
@@ -189,8 +189,8 @@ def _network(checkpoint: Checkpoint, device: str, precision: str) -> tuple[Netwo
     parameters = sum(parameter.numel() for parameter in network.parameters())
     if not is_int8:
         return network, parameters
-    if native.runs(network.config):
-        return native.NativeNetwork(network, torch.get_num_threads()), parameters
+    if native_network.runs(network.config):
+        return native_network.NativeNetwork(network, torch.get_num_threads()), parameters
     cpu.quantise(network)
     return network, parameters
 

@@ -89,7 +89,8 @@ class Runner:
 
         Raises:
             ValueError: a source is empty or longer than `max_source`, a target may become longer
-                than `max_target`, or the rows are not as many as the options ask for.
+                than `max_target`, a token is in no vocabulary, or the rows are not as many as the
+                options ask for.
         """
         for arrival in arrivals:
             self._verify(arrival)
@@ -122,6 +123,12 @@ class Runner:
             raise ValueError(f"a target of up to {target} tokens; at most {self.max_target}")
         if len(arrival.rows) != options.rows:
             raise ValueError(f"{len(arrival.rows)} rows for options that need {options.rows}")
+        _verify_tokens(arrival.source, self.config.source_vocabulary)
+        given = (options.start, options.forced_bos, options.forced_eos)
+        named = [token for token in given if token is not None]
+        _verify_tokens(
+            (*options.target_prefix, *options.suppressed, *named), self.config.vocabulary
+        )
 
     @torch.inference_mode()
     def launch(self, names: Sequence[int], steps: int = 1) -> Pending:
@@ -181,13 +188,14 @@ class Runner:
         return found
 
     def _step(self, targets: Sequence[Target]) -> list[Step]:
+        rows = [row for target in targets for row in target.rows]
+        self._table.verify_room(rows)  # before a machine writes where there is none
         moves = self._chooser.moves(self._machine.step(targets), targets)
-        self._record([row for target in targets for row in target.rows], moves)
+        self._record(rows, moves)
         return [move.step for move in moves]
 
     def _record(self, rows: list[int], moves: Sequence[Move]) -> None:
-        """Let every row hold what was chosen for it."""
-        self._table.verify_room(rows)  # from here on nothing raises but for want of memory
+        """Let every row hold what was chosen for it; only want of memory can prevent it."""
         moved = [
             (row, parent)
             for move in moves
@@ -216,3 +224,10 @@ class Runner:
 
     def __repr__(self) -> str:
         return f"<Runner {self._table!r} {self._machine!r} {self.latents!r}>"
+
+
+def _verify_tokens(tokens: Sequence[int], vocabulary: int) -> None:
+    """Refuse what a table of `vocabulary` tokens does not hold: not every machine would notice."""
+    for token in (min(tokens, default=0), max(tokens, default=0)):
+        if not 0 <= token < vocabulary:
+            raise ValueError(f"token id {token} is outside the vocabulary of {vocabulary}")

@@ -39,6 +39,8 @@ class NativeCache:
     def __init__(self, network: NativeNetwork, rows: int, max_target: int) -> None:
         """Hold `rows` hypotheses of up to `max_target` tokens, and as many sources."""
         config = network.config
+        if max_target > (most := max(config.max_positions, config.max_target)):
+            raise ValueError(f"targets of {max_target} tokens; the network has {most} positions")
         self._network, self._library = network, network.library
         self._interruption = np.zeros(1, np.int32)
         self._handle = self._library.stele_cache(
@@ -47,6 +49,7 @@ class NativeCache:
         if not self._handle:
             raise MemoryError(f"there is no memory for {rows} rows of {max_target} tokens")
         self._finalizer = weakref.finalize(self, self._library.stele_cache_delete, self._handle)
+        self._finalizer.atexit = False  # a thread may still be decoding when the interpreter ends
 
     def add_sources(self, indices: Sequence[int], latents: Sequence[Tensor]) -> None:
         """Project latents [length, width] to the keys and values of the sources at `indices`."""

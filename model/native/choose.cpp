@@ -51,21 +51,20 @@ void Network::look(Scratch& scratch, const Ask& ask, const Found& found, int chu
     int& filled = scratch.counts[place];
     if (found.logits) std::memcpy(found.logits + static_cast<size_t>(place) * shape_.vocabulary + first, logits, count * sizeof(float));
     __m512 largest = _mm512_set1_ps(NEVER);
-    __mmask16 is_nan = 0;
+    const auto is_possible = [&](int at) { return std::find(suppressed_.begin(), suppressed_.end(), first + at) == suppressed_.end(); };
     for (int i = 0; i < count; i += LANES) {
         const __mmask16 real = lanes(count, i);
         const __m512 value = _mm512_mask_loadu_ps(_mm512_set1_ps(NEVER), real, logits + i);
         largest = _mm512_max_ps(largest, value);
-        is_nan |= _mm512_cmp_ps_mask(value, value, _CMP_UNORD_Q);
+        for (unsigned nan = _mm512_cmp_ps_mask(value, value, _CMP_UNORD_Q); nan && scratch.healthy[place]; nan &= nan - 1)
+            scratch.healthy[place] = !is_possible(i + __builtin_ctz(nan));
         const float worst = filled < width ? NEVER : values[width - 1];
         for (unsigned better = _mm512_mask_cmp_ps_mask(real, value, _mm512_set1_ps(worst), _CMP_GT_OQ); better; better &= better - 1) {
             const int at = i + __builtin_ctz(better);
             if (filled == width && !(logits[at] > values[width - 1])) continue;  // the list has improved since
-            if (std::find(suppressed_.begin(), suppressed_.end(), first + at) != suppressed_.end()) continue;
-            insert(values, tokens, filled, width, logits[at], first + at);
+            if (is_possible(at)) insert(values, tokens, filled, width, logits[at], first + at);
         }
     }
-    if (is_nan) scratch.healthy[place] = false;
     if (ask.widths[place] == 0) return;
     const float top = _mm512_reduce_max_ps(largest);
     __m512 sum = _mm512_setzero_ps();
@@ -75,7 +74,8 @@ void Network::look(Scratch& scratch, const Ask& ask, const Found& found, int chu
         sum = _mm512_mask_add_ps(sum, real, sum, exponential(apart));
     }
     const int chunks = (decoder_.outside[Part::output].tiles() + CHUNK - 1) / CHUNK;
-    totals_[static_cast<size_t>(place) * chunks + chunk] = {top, _mm512_reduce_add_ps(sum)};
+    // Of a chunk in which nothing is possible, differences are no numbers.
+    totals_[static_cast<size_t>(place) * chunks + chunk] = {top, top == NEVER ? 0 : _mm512_reduce_add_ps(sum)};
 }
 
 // Puts together what the threads took of one row.
@@ -95,12 +95,16 @@ void Network::merge(const Ask& ask, const Found& found, int place) {
         }
         is_healthy &= scratch.healthy[place];
     }
+    if (ask.widths[place]) weigh(values, filled, place);
     found.healthy[place] = is_healthy && filled && std::isfinite(values[0]);
     for (int i = filled; i < ask.most; ++i) {
         values[i] = NEVER;
         tokens[i] = 0;
     }
-    if (ask.widths[place] == 0) return;
+}
+
+// Replaces logits of one row by log-probabilities.
+void Network::weigh(float* values, int count, int place) const {
     const int chunks = (decoder_.outside[Part::output].tiles() + CHUNK - 1) / CHUNK;
     const Total* totals = totals_.get() + static_cast<size_t>(place) * chunks;
     float top = NEVER;
@@ -108,7 +112,7 @@ void Network::merge(const Ask& ask, const Found& found, int place) {
     double sum = 0;  // in the order of chunks, whoever computed them
     for (int c = 0; c < chunks; ++c) sum += totals[c].sum * std::exp(static_cast<double>(totals[c].largest) - top);
     const float total = static_cast<float>(top + std::log(sum));
-    for (int i = 0; i < filled; ++i) values[i] -= total;
+    for (int i = 0; i < count; ++i) values[i] -= total;
 }
 
 }  // namespace stele

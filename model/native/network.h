@@ -73,7 +73,7 @@ struct Ask {
 struct Found {
     int32_t* tokens;     // [count, most], likeliest first
     float* values;       // [count, most]: log-probabilities; logits where the width is 0
-    uint8_t* healthy;    // [count]: whether all logits were numbers and the best one finite
+    uint8_t* healthy;    // [count]: whether every possible logit was a number and the best value is finite
     float* logits;       // [count, vocabulary], or null
     float* attention;    // [layers, count, heads, attention_stride], or null: of the source
     int attention_stride;
@@ -142,6 +142,7 @@ class Network {
     void choose(Member& member, const Ask& ask, const Found& found);
     void look(Scratch& scratch, const Ask& ask, const Found& found, int chunk, int place, const float* logits, int count);
     void merge(const Ask& ask, const Found& found, int place);
+    void weigh(float* values, int count, int place) const;
 
     Shape shape_;
     Team team_;

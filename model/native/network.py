@@ -35,7 +35,6 @@ _PARTS = (  # of a stack, in the order of `Part` in network.h
     "source_in",
     "output",
 )
-_WIDEST_HEAD = 256
 _THREAD_PRODUCTS = 2e7  # to wake a thread and to meet it costs tens of microseconds
 _OUTSIDE = -1  # of all layers
 _ENCODER, _DECODER = 0, 1
@@ -49,8 +48,8 @@ def is_available() -> bool:
 
 def runs(config: ModelConfig) -> bool:
     """Whether the library can run a network of this shape."""
-    widest = max(config.head_dim, config.encoder_head_dim)
-    return is_available() and widest <= _WIDEST_HEAD and (widest <= 96 or widest in (128, 256))
+    widths = (config.head_dim, config.encoder_head_dim)
+    return is_available() and all(width <= 96 or width in (128, 256) for width in widths)
 
 
 class NativeNetwork:
@@ -77,6 +76,7 @@ class NativeNetwork:
         if not self.handle:
             raise MemoryError("there was no memory, or no thread, for the model")
         self._finalizer = weakref.finalize(self, found.stele_network_delete, self.handle)
+        self._finalizer.atexit = False  # a thread may still be decoding when the interpreter ends
         self._pack(network)
 
     def _shape(self) -> Shape:

@@ -23,10 +23,17 @@ void spin_until(Condition&& is_met) {
 }  // namespace
 
 Team::Team(int size) {
-    for (int index = 1; index < size; ++index) workers_.emplace_back([this, index] { work(index); });
+    try {
+        for (int index = 1; index < size; ++index) workers_.emplace_back([this, index] { work(index); });
+    } catch (...) {  // the system has no more threads
+        close();
+        throw;
+    }
 }
 
-Team::~Team() {
+Team::~Team() { close(); }
+
+void Team::close() {
     {
         std::lock_guard lock(mutex_);
         is_closed_ = true;

@@ -50,6 +50,7 @@ class Team {
     };
     void work(int index);
     void meet(int size);
+    void close();
 
     std::vector<std::thread> workers_;
     std::mutex mutex_;
