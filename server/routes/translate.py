@@ -205,6 +205,7 @@ async def _submitted(request: Request, shared: Shared) -> AsyncIterator[Prepared
     "/translate/stream",
     summary="Translate one text, streaming",
     response_class=EventStream,
+    status_code=200,
     responses=EVENTS,
     openapi_extra=body_of(TranslateRequest),
 )
