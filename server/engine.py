@@ -224,7 +224,7 @@ class Engine:
         try:
             self._release()
             changed += self._admit()
-            if names := list(self._scheduler.running):
+            if names := self._scheduler.due():
                 changed += self._step(names)
         finally:  # what has ended is published, whatever fails after it
             self._report(changed)

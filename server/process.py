@@ -1,6 +1,7 @@
 """The HTTP process: uvicorn with our signals and an honest exit code."""
 
 import asyncio
+import gc
 import logging
 import os
 import sys
@@ -22,9 +23,17 @@ _SWITCH_INTERVAL_S = 0.0005  # the event loop must not wait 5 ms for the engine'
 class HttpServer(uvicorn.Server):
     """Drains on SIGTERM or SIGINT, closes at the next, then gives up; ends if loading fails."""
 
-    def __init__(self, config: uvicorn.Config, serving: Serving) -> None:
+    def __init__(
+        self, config: uvicorn.Config, serving: Serving, *, owns_process: bool = False
+    ) -> None:
+        """Serve what `config` says.
+
+        Args:
+            owns_process: whether what is loaded may be kept from garbage collection for good.
+        """
         super().__init__(config)
         self._serving = serving
+        self._may_freeze = owns_process
         self._drain_delay_s = serving.settings.drain_delay_s
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
@@ -46,6 +55,10 @@ class HttpServer(uvicorn.Server):
 
     async def on_tick(self, counter: int) -> bool:
         """End when the signal came, or when no model can be served."""
+        if self._may_freeze and self._serving.translators and not self._serving.awaited:
+            self._may_freeze = False
+            gc.collect()
+            gc.freeze()  # to search all that is loaded would stop everyone for a tenth of a second
         return await super().on_tick(counter) or self._serving.failure is not None
 
 
@@ -64,7 +77,7 @@ def run(app: FastAPI, settings: Settings) -> int:
         timeout_keep_alive=75,
         timeout_graceful_shutdown=int(settings.request_timeout_s + _GRACE_S),
     )
-    server = HttpServer(config, serving)
+    server = HttpServer(config, serving, owns_process=True)
     server.run()
     if serving.failure is not None:
         return 1

@@ -13,7 +13,7 @@ from server.reading import Delta, Reading
 from server.results import Result
 from server.serving import Serving
 from server.text.languages import Detection
-from server.translator import Translator
+from server.translator import Translator, read_through
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,8 +113,8 @@ async def prepare(
     detected: list[Detection] = []
     if source.lower() == "auto":
         serving.candidates(model)[0].verify_size(texts)
-        detected = await asyncio.to_thread(
-            lambda: [serving.detect(text, target, model)[0] for text in texts]
+        detected = await read_through(
+            texts, lambda: [serving.detect(text, target, model)[0] for text in texts]
         )
     shares: dict[Translator, list[int]] = {}
     for index in range(len(texts)):

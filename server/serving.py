@@ -59,7 +59,7 @@ class Serving:
     def detect(
         self, text: str, target: str | None = None, model: str | None = None
     ) -> list[Detection]:
-        """Return languages by how likely `text` is in them, best first; call it on a worker thread.
+        """Return languages by how likely `text` is in them, best first.
 
         Args:
             target: consider only what can be translated to it, and itself, so that the answer can

@@ -40,7 +40,7 @@ class Settings(BaseSettings):
         16, ge=1, le=64, description="Hypotheses that one sentence may have at once."
     )
     source_tokens_per_tick: int = Field(
-        2048,
+        256,
         ge=1,
         description="Source tokens encoded between two decode steps, one source at least.",
     )

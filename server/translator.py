@@ -26,15 +26,15 @@ logger = logging.getLogger(__name__)
 _Result = TypeVar("_Result")
 
 
-_SHORT_CHARACTERS = 1000  # together: cutting and tokenising them takes half a millisecond
+_FEW, _SHORT_CHARACTERS = 16, 1000  # together: they take half a millisecond or one
 
 
 async def read_through(texts: Sequence[str], work: Callable[[], _Result]) -> _Result:
-    """Do `work` that takes as long as `texts` are: short ones at once, others on a thread.
+    """Do `work` that takes as long as `texts` are: a few short ones at once, others on a thread.
 
     Going to a thread and back costs the event loop more than reading a short text.
     """
-    if sum(map(len, texts)) <= _SHORT_CHARACTERS:
+    if len(texts) <= _FEW and sum(map(len, texts)) <= _SHORT_CHARACTERS:
         return work()
     return await asyncio.to_thread(work)
 

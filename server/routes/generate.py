@@ -161,6 +161,7 @@ async def _submitted(request: Request, shared: Shared) -> AsyncIterator[Prepared
     "/generate_stream",
     summary="Generate from raw input, streaming",
     response_class=EventStream,
+    status_code=200,
     responses=EVENTS,
     openapi_extra=body_of(GenerateRequest),
 )

@@ -1,6 +1,5 @@
 """Translation: LibreTranslate's dialect with our optional fields, and our stream beside it."""
 
-import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
@@ -20,7 +19,7 @@ from server.routing import Translation, prepare
 from server.serving import Serving
 from server.streaming import EVENTS, EventStream, event, events, while_connected
 from server.text.languages import Detection, english_name
-from server.translator import verify_count
+from server.translator import read_through, verify_count
 
 
 async def speak_libretranslate(request: Request) -> None:
@@ -206,6 +205,7 @@ async def _submitted(request: Request, shared: Shared) -> AsyncIterator[Prepared
     "/translate/stream",
     summary="Translate one text, streaming",
     response_class=EventStream,
+    status_code=200,
     responses=EVENTS,
     openapi_extra=body_of(TranslateRequest),
 )
@@ -266,7 +266,7 @@ async def detect(request: Request, shared: Shared) -> list[dict[str, Any]]:
         raise InvalidRequest("Invalid request: missing q parameter")
     fields = validate(DetectRequest, sent)
     shared.candidates()[0].verify_size([fields.q])
-    ranked = await asyncio.to_thread(shared.detect, fields.q)
+    ranked = await read_through([fields.q], lambda: shared.detect(fields.q))
     likely = [d for d in ranked[:3] if d.confidence >= 0.01]
     return [detected_language(d) for d in likely or ranked[:1]]
 

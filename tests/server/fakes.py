@@ -41,6 +41,7 @@ class EchoRunner:
     held: dict[int, tuple[int, ...]] = field(default_factory=dict)  # all rows, by the first
     steps: list[int] = field(default_factory=list)  # batch sizes of launches
     asked: list[int] = field(default_factory=list)  # how many steps each launch might take
+    taken: list[int] = field(default_factory=list)  # and how many it took
     before_next: Callable[[int], None] = lambda launch: None  # within a launch, not the first step
     is_interrupted: threading.Event = field(default_factory=threading.Event)
     calls: int = 0
@@ -70,11 +71,13 @@ class EchoRunner:
         self._count("launch", tokens)
         self.steps.append(len(rows))
         self.asked.append(steps)
+        self.taken.append(1)
         found = [self._advanced(row) for row in rows]
         for _ in range(steps - 1):
             if self.is_interrupted.is_set() or any(len(self.held[row]) > 1 for row in rows):
                 break
             self.before_next(len(self.asked))
+            self.taken[-1] += 1
             for place, row in enumerate(rows):
                 before = found[place]
                 if before.is_healthy and before.tokens[-1] != EOS:

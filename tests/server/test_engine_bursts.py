@@ -80,7 +80,7 @@ def test_a_burst_stops_after_its_step_for_whoever_arrives_or_leaves(call: str) -
         def act(launch: int) -> None:
             if reached:
                 return
-            reached.append(len(runner.read[0]))
+            reached.extend((launch, len(runner.read[0])))
             if call == "submit":
                 engine.submit([collected(5)], 60)
             else:
@@ -93,9 +93,12 @@ def test_a_burst_stops_after_its_step_for_whoever_arrives_or_leaves(call: str) -
             engine.cancel([first])
             log.wait_for_ends(2)
 
+    launch, tokens = reached
+    assert runner.asked[launch - 1] == MOST_STEPS
+    assert runner.taken[launch - 1] == 2  # the one that was under way, and that after which it came
     if call == "cancel":
         assert finishes == {first: Finish.CANCELLED}
-        assert len(log.tokens[first]) == reached[0] + 1
+        assert len(log.tokens[first]) == tokens + 1
     else:
         assert list(finishes.values()) == [Finish.STOP]
 

@@ -1,14 +1,23 @@
 """Keys, health, documentation and cross-origin requests on a live server."""
 
+import asyncio
 import logging
 from dataclasses import replace
+from typing import cast
 
 import pytest
+import uvicorn
+from prometheus_client import CollectorRegistry
 
 from model import DecodingOptions, Model
 from server.auth import Keys
 from server.errors import InvalidKey, MissingKey
 from server.messages import Request
+from server.metrics import Metrics
+from server.process import HttpServer
+from server.serving import Serving
+from server.settings import Settings
+from server.translator import Translator
 from tests.server.live import Live, gated, serve
 
 GOOD = {"q": "I am tired.", "source": "en", "target": "de"}
@@ -212,3 +221,27 @@ def test_a_fault_of_ours_is_a_500_problem_without_its_reason(
     assert "secret" not in answer.text
     assert answer.headers["x-request-id"] == answer.json()["request_id"]
     assert live.post("/translate", GOOD).status_code == 200
+
+
+def test_what_is_loaded_is_kept_from_garbage_collection_only_by_who_owns_the_process(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    calls: list[str] = []
+    monkeypatch.setattr("gc.collect", lambda: calls.append("collect"))
+    monkeypatch.setattr("gc.freeze", lambda: calls.append("freeze"))
+    serving = Serving(Settings(), Metrics(CollectorRegistry(), "x"))
+    config = uvicorn.Config(lambda: None, log_config=None)
+    owner, guest = HttpServer(config, serving, owns_process=True), HttpServer(config, serving)
+
+    def tick() -> None:
+        for server in (owner, guest):
+            asyncio.run(server.on_tick(1))
+
+    serving.awaited = ["en-de"]
+    serving.translators = {"first": cast(Translator, object())}
+    tick()
+    assert calls == []
+    serving.awaited = []
+    tick()
+    tick()
+    assert calls == ["collect", "freeze"]

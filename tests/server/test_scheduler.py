@@ -1,4 +1,5 @@
 import math
+import random
 from collections.abc import Iterable
 from typing import Any
 
@@ -249,3 +250,89 @@ def test_streams_are_counted_while_they_run() -> None:
     assert subject.streaming == 2
     subject.clear(Finish.ERROR)
     assert subject.streaming == 0
+
+
+def large_and_small() -> tuple[Scheduler, list[Generation], Generation]:
+    """Return a document that fills all slots, and a short text that comes later."""
+    document = [generation(number, group=1) for number in range(1, 41)]
+    subject = scheduler(*document, slots=16)
+    subject.admit(0.0)
+    short = generation(100, group=100)
+    subject.add(short)
+    return subject, document, short
+
+
+def test_a_large_group_alone_is_stepped_whole() -> None:
+    subject, document, _ = large_and_small()
+    assert subject.due() == [generation.slots[0] for generation in document[:16]]
+
+
+def test_a_large_group_gives_way_to_a_small_one_and_goes_on_after_it() -> None:
+    subject, document, short = large_and_small()
+    step(subject, {each.slots[0]: EOS for each in document[:2]})
+    subject.reclaim()
+
+    assert ids(subject.admit(0.0).values()) == [17, 100], "they take turns"
+    oldest = [document[number].slots[0] for number in (2, 3, 4)]
+    assert subject.due() == [*oldest, short.slots[0]]
+
+    step(subject, dict.fromkeys(oldest, EOS))
+    subject.reclaim()
+    assert subject.admit(0.0) == {}, "those that run have more rows than may be stepped"
+
+    step(subject, {short.slots[0]: EOS})
+    subject.reclaim()
+    assert ids(subject.admit(0.0).values()) == [18, 19, 20, 21]
+    assert len(subject.due()) == 16
+
+
+def test_a_large_group_has_as_many_rows_in_a_step_as_all_others() -> None:
+    subject, document, _ = large_and_small()
+    step(subject, {document[number].slots[0]: EOS for number in range(7)})
+    subject.reclaim()
+    for number in range(101, 106):
+        subject.add(generation(number, group=number))
+
+    assert ids(subject.admit(0.0).values()) == [17, 100, 101, 102, 103, 104, 105]
+    groups = [subject.running[name].group for name in subject.due()]
+    assert sorted(groups) == [1] * 6 + [100, 101, 102, 103, 104, 105]
+
+
+def test_two_large_groups_give_way_to_nobody() -> None:
+    subject = scheduler(
+        *(generation(number, group=1) for number in range(1, 9)),
+        *(generation(number, group=2) for number in range(11, 19)),
+        slots=16,
+    )
+    subject.admit(0.0)
+    assert len(subject.due()) == 16
+
+
+def test_a_group_that_grows_large_while_it_runs_gives_way_from_then_on() -> None:
+    subject = scheduler(generation(1, group=1), generation(2, group=2), slots=16)
+    subject.admit(0.0)
+    for number in range(3, 13):
+        subject.add(generation(number, group=1))
+    assert ids(subject.admit(0.0).values()) == [3, 4]
+    assert len(subject.due()) == 4
+
+
+def test_everyone_ends_whatever_gives_way_to_whom() -> None:
+    chance = random.Random(5)
+    subject = scheduler(slots=16)
+    waiting = [generation(n, group=chance.choice([1, 2, n, n + 1])) for n in range(1, 200)]
+    ended = 0
+    for _ in range(5000):
+        if waiting and chance.random() < 0.3:
+            subject.add(waiting.pop())
+        subject.admit(0.0)
+        due = subject.due()
+        assert due or not subject.running
+        ended += len(step(subject, {name: EOS for name in due if chance.random() < 0.2}))
+        if chance.random() < 0.05:
+            ended += len(subject.cancel([chance.randint(1, 199)]))
+        subject.reclaim()
+
+    assert (ended, subject.idle, subject.used) == (199, True, 0)
+    assert subject._small_rows == 0
+    assert not subject._members

@@ -179,7 +179,7 @@ def test_a_reader_that_does_not_read_keeps_no_slot(bundled: Model) -> None:
 
 
 def test_pings_keep_a_waiting_stream_open(bundled: Model, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fastapi.routing._PING_INTERVAL", 0.05)
+    monkeypatch.setattr("server.streaming.EventStream.ping_s", 0.05)
     model, gate = gated(bundled)
     with serve(model) as live:
         gate.close()

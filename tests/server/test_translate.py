@@ -314,3 +314,20 @@ def test_many_requests_are_served_in_one_running_batch_and_none_gets_anothers(
 
     assert [each["translatedText"] for each in together] == alone
     assert total > half, "no step had more than 32 rows"
+
+
+def test_short_texts_are_answered_without_a_worker_thread(
+    live: Live, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*args: Any, **kwargs: Any) -> None:
+        raise AssertionError("a thread was asked for")
+
+    short = {"q": "I am tired.", "source": "en", "target": "de"}
+    with monkeypatch.context() as patch:
+        patch.setattr("asyncio.to_thread", refuse)
+        patch.setattr("anyio.to_thread.run_sync", refuse)
+        for body in (short, short | {"q": ["I am tired."] * 3}, short | {"source": "auto"}):
+            assert live.post("/translate", body).status_code == 200
+        assert live.post("/detect", {"q": "I am tired."}).status_code == 200
+        assert live.post("/translate", short | {"q": "I am tired. " * 200}).status_code == 500
+    assert live.post("/translate", short | {"q": "I am tired. " * 200}).status_code == 200
