@@ -134,7 +134,8 @@ def measure_int8(
             threads, calibration = best_threads(ready, case.work)
             stele.translate(case.work)  # warm up
             subjects = {"ctranslate2": ready[threads], "stele": stele}
-            figures = compare(subjects, case, bench, stop)
+            figures, targets = compare(subjects, case, bench, stop)
+            bench.targets[f"{label}, {case.name}"] = targets
             figures |= {"ctranslate2_threads": threads, "calibration_s": calibration}
             section[case.name] = figures
             if case.key:
@@ -157,15 +158,22 @@ def measure_float32(
     with workers(started, bench, f"{label}, float32") as ready:
         for number, case in enumerate(cases):
             share = (until - time.monotonic()) / (len(cases) - number)
-            figures = compare(ready, case, bench, time.monotonic() + share)
+            figures, targets = compare(ready, case, bench, time.monotonic() + share)
+            figures["int8_equal_to_float32"] = {
+                name: equal_share(targets["stele"], found[: len(targets["stele"])])
+                for name, found in bench.targets.get(f"{label}, {case.name}", {}).items()
+            }
             section[case.name] = figures
             bench.say(f"{label}, float32, {case.name}: {_line(figures)}")
 
 
 def compare(
     subjects: Mapping[str, Worker], case: Case, bench: Bench, until: float
-) -> dict[str, Any]:
-    """Measure in turns; returns seconds, speeds, paired ratios and the share of equal outputs."""
+) -> tuple[dict[str, Any], dict[str, list[Ids]]]:
+    """Measure in turns; returns figures and targets.
+
+    Figures are seconds, speeds, paired ratios, and the share of outputs equal to ours.
+    """
     seconds, targets = translate_in_turns(subjects, case.work, bench, until)
     calls, count = len(case.work.calls), len(case.work.sources)
     figures: dict[str, Any] = {
@@ -188,7 +196,7 @@ def compare(
     figures["equal_lengths"] = {
         n: equal_share(*[[len(t) for t in targets[m]] for m in ("stele", n)]) for n in others
     }
-    return figures
+    return figures, targets
 
 
 def _line(figures: Mapping[str, Any]) -> str:

@@ -20,6 +20,7 @@ RATE = {
     "first_token_s": {},
     "inter_token_s": {},
     "not_ok": 2,
+    "client_cpu_share": 0.051,
 }
 
 
@@ -40,7 +41,7 @@ def test_the_report_has_every_figure_and_what_was_not_measured() -> None:
         "THE TABLE",
         "| batch 1 | stele 30.0, ctranslate2 20.0 | stele 4.50, ctranslate2 6.75 "
         "| ctranslate2 1.50 (1.40 - 1.60) | ctranslate2 99% |",
-        "| stele | 40.0 | 39.5 | 10.0 | 20.0 | 30.0 | -, - | -, - | 2 |",
+        "| stele | 40.0 | 39.5 | 10.0 | 20.0 | 30.0 | -, - | -, - | 2 | 5% |",
         "| stele serve | 300 | 400 |",
         "Not measured: libretranslate: there is no .venv-libretranslate",
         "812 s",
