@@ -10,6 +10,7 @@ from typing import Any
 
 from benchmarks import servers
 from benchmarks.bench import REST_S, THREADS, Bench
+from benchmarks.direct import LONGEST
 from benchmarks.figures import (
     Paired,
     equal_share,
@@ -35,7 +36,13 @@ def bodies(texts: Sequence[str], a_request: int = 1, **fields: Any) -> list[str]
     chunks = [texts[at : at + a_request] for at in range(0, len(texts), a_request)]
     return [
         json.dumps(
-            {"q": chunk[0] if a_request == 1 else chunk, "source": "en", "target": "de", **fields}
+            {
+                "q": chunk[0] if a_request == 1 else chunk,
+                "source": "en",
+                "target": "de",
+                "max_new_tokens": LONGEST,  # which is what peers stop at
+                **fields,
+            }
         )
         for chunk in chunks
     ]
@@ -116,7 +123,7 @@ def _own(
     bench: Bench, server: Server, stele: Worker, section: dict[str, Any], until: float
 ) -> None:
     """Saturate the server, and give the same texts to the engine itself."""
-    texts = bench.mixed[: 320 if bench.is_quick else 640]
+    texts, window_s = bench.mixed, bench.seconds(4)
 
     def served(a_request: int, clients: int) -> Callable[[], float]:
         job = Job(
@@ -124,12 +131,12 @@ def _own(
             bodies=bodies(texts, a_request),
             clients=clients,
             warm_s=1,
-            seconds=bench.seconds(4),
+            seconds=window_s,
         )
         return lambda: 1 / (rate_of(job) * a_request)
 
     subjects = {
-        "engine": lambda: stele.translate_texts(texts, "de")[0] / len(texts),
+        "engine": lambda: 1 / stele.texts_per_s(texts, "de", 1, window_s),
         "served, 16 texts": served(16, 8),
         "served, single texts": served(1, SLOTS),
     }
@@ -276,7 +283,13 @@ def _at_rates(
         rate = share * lowest
         arrivals = poisson_arrivals(rate, bench.seconds(4), seed=round(100 * share))
         for name, server, path in subjects:
-            job = Job(port=server.port, path=path, bodies=bodies(bench.mixed), arrivals=arrivals)
+            job = Job(
+                port=server.port,
+                path=path,
+                bodies=bodies(bench.mixed),
+                arrivals=arrivals,
+                timeout_s=10,
+            )
             time.sleep(REST_S)
             outcome = send(job)
             figures = {"server": name, "share": share, "rate_per_s": rate}
@@ -304,13 +317,18 @@ def _at_equal_p99(
     until: float,
 ) -> None:
     """Step the rate to the highest whose p99 stays below the bound, for each in turn."""
-    window_s, steps = bench.seconds(4), 3 if bench.is_quick else 5
+    window_s, steps = bench.seconds(3), 3 if bench.is_quick else 4
     tried: list[dict[str, Any]] = []
 
     def search(name: str) -> float:
         def fits(rate: float) -> bool:
             arrivals = poisson_arrivals(rate, window_s, seed=len(tried))
-            job = Job(port=chosen[name].port, bodies=bodies(bench.mixed), arrivals=arrivals)
+            job = Job(
+                port=chosen[name].port,
+                bodies=bodies(bench.mixed),
+                arrivals=arrivals,
+                timeout_s=20 * BOUND_S,
+            )
             time.sleep(REST_S)
             outcome = send(job)
             p99 = percentile(outcome.latencies, 0.99) if outcome.latencies else float("inf")
@@ -318,7 +336,7 @@ def _at_equal_p99(
             tried.append({"server": name, "rate_per_s": rate, "p99_s": p99, "fits": is_good})
             return is_good
 
-        return highest(fits, 0.1 * capacities[name], 1.3 * capacities[name], steps)
+        return highest(fits, 0.25 * capacities[name], 1.2 * capacities[name], steps)
 
     subjects = {name: partial(search, name) for name in chosen}
     found = in_turns(subjects, turns=bench.turns, until=until)
