@@ -115,11 +115,13 @@ def _measured(section: Section, bench: Bench) -> bool:
     began = time.monotonic()
     try:
         section.measure(bench, began + budget)
-    except (RuntimeError, ValueError, OSError) as error:
+    except Exception as error:  # whatever it is, the other sections are measured
+        is_ours = isinstance(error, RuntimeError | ValueError | OSError)
+        reason = str(error) if is_ours else repr(error)
         for key in section.keys:
-            bench.results.reasons.setdefault(key, str(error))
-        bench.results.sections.setdefault("not measured", {})[section.name] = str(error)
-        bench.say(f"not measured: {error}")
+            bench.results.reasons.setdefault(key, reason)
+        bench.results.sections.setdefault("not measured", {})[section.name] = reason
+        bench.say(f"not measured: {reason}")
         return False
     finally:
         took = round(time.monotonic() - began, 1)

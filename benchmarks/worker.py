@@ -74,6 +74,8 @@ class Worker:
         """Return how many texts end in a second while all rows are busy; Stele only."""
         job = {"texts": texts, "target": target, "windows": [warm_s, seconds]}
         rate: float = self._ask(job)["per_s"]
+        if not rate:
+            raise WorkerFailed(f"no text ended within {seconds:g} s of all rows busy")
         return rate
 
     def memory(self) -> Memory:
