@@ -151,14 +151,24 @@ def measure_float32(
     """Stele, CTranslate2 and Transformers in float32: fewer cases, since they are slower."""
     started = {
         "stele": Worker("stele", checkpoint, precision="float32"),
-        "ctranslate2": Worker("ctranslate2", bench.converted(label), precision="float32", intra=2),
         "transformers": Worker("transformers", checkpoint),
     }
+    for threads, (intra, inter) in THREADS.items():
+        started[threads] = Worker(
+            "ctranslate2", bench.converted(label), precision="float32", intra=intra, inter=inter
+        )
     section = bench.results.sections.setdefault(f"offline, {label}, float32", {})
     with workers(started, bench, f"{label}, float32") as ready:
         for number, case in enumerate(cases):
             share = (until - time.monotonic()) / (len(cases) - number)
-            figures, targets = compare(ready, case, bench, time.monotonic() + share)
+            stop = time.monotonic() + share
+            subjects = {name: one for name, one in ready.items() if name not in THREADS}
+            calibration: dict[str, float] = {}
+            if peers := {name: ready[name] for name in THREADS if name in ready}:
+                threads, calibration = best_threads(peers, case.work)
+                subjects["ctranslate2"] = peers[threads]
+            figures, targets = compare(subjects, case, bench, stop)
+            figures["calibration_s"] = calibration
             figures["int8_equal_to_float32"] = {
                 name: equal_share(targets["stele"], found[: len(targets["stele"])])
                 for name, found in bench.targets.get(f"{label}, {case.name}", {}).items()
