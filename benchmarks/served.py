@@ -58,8 +58,10 @@ def described(outcome: Outcome, texts_a_request: int = 1) -> dict[str, Any]:
 def rate_of(job: Job) -> float:
     """Return requests per second; raises RuntimeError where any failed."""
     outcome = send(job)
-    if outcome.failed or not outcome.latencies:
+    if outcome.failed:
         raise RuntimeError(f"requests failed: {outcome.statuses}")
+    if not outcome.latencies:
+        raise RuntimeError(f"no request ended within {job.seconds:g} s")
     return outcome.per_s
 
 
