@@ -7,7 +7,7 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
-from benchmarks.direct import Work
+from benchmarks.direct import Ids, Work
 from benchmarks.figures import Paired, in_turns
 from benchmarks.memory import Memory
 from benchmarks.texts import mixture, sentences
@@ -47,12 +47,14 @@ class Bench:
         folder: of the checkpoints made for it.
         bundled: the checkpoint that translates for real.
         is_quick: fewer turns and shorter windows: to see that it works, not to cite.
+        targets: {case: {engine: what it generated in int8}}, to be compared with float32's.
     """
 
     folder: Path
     bundled: Path
     is_quick: bool
     results: Results = field(default_factory=Results)
+    targets: dict[str, dict[str, list[Ids]]] = field(default_factory=dict)
 
     @cached_property
     def lines(self) -> list[str]:

@@ -6,6 +6,8 @@ from typing import Protocol
 
 Ids = list[int]
 
+LONGEST = 256  # tokens of a target at most, for everybody; CTranslate2's own default
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Work:
@@ -24,7 +26,7 @@ class Work:
     rows: int
     at_once: bool = False
     beams: int = 1
-    longest: int = 256
+    longest: int = LONGEST
 
     @property
     def calls(self) -> list[Sequence[Ids]]:

@@ -91,6 +91,11 @@ def send(job: Job) -> Outcome:
     return Outcome(**found)
 
 
+async def run(job: Job) -> Outcome:
+    """Do a job in this process."""
+    return await _Sender(job).run()
+
+
 class _Connection(asyncio.Protocol):
     """One connection that is kept: a request at a time, its answer and when its parts came."""
 
@@ -176,6 +181,9 @@ class _Sender:
         else:
             await self._closed_loop(began)
         took = time.perf_counter() - began
+        for connection in self._free:
+            connection.close()
+        await asyncio.sleep(0)  # in which they are closed
         if not self.outcome.seconds:
             self.outcome.seconds = took
         self.outcome.cpu_share = (time.process_time() - cpu) / took
@@ -263,7 +271,7 @@ def _request(job: Job, body: bytes) -> bytes:
 def main() -> None:
     """Read a job, do it, and write the outcome."""
     job: dict[str, Any] = json.load(sys.stdin)
-    outcome = asyncio.run(_Sender(Job(**job)).run())
+    outcome = asyncio.run(run(Job(**job)))
     json.dump(asdict(outcome), sys.stdout)
 
 

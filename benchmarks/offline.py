@@ -134,7 +134,8 @@ def measure_int8(
             threads, calibration = best_threads(ready, case.work)
             stele.translate(case.work)  # warm up
             subjects = {"ctranslate2": ready[threads], "stele": stele}
-            figures = compare(subjects, case, bench, stop)
+            figures, targets = compare(subjects, case, bench, stop)
+            bench.targets[f"{label}, {case.name}"] = targets
             figures |= {"ctranslate2_threads": threads, "calibration_s": calibration}
             section[case.name] = figures
             if case.key:
@@ -150,22 +151,39 @@ def measure_float32(
     """Stele, CTranslate2 and Transformers in float32: fewer cases, since they are slower."""
     started = {
         "stele": Worker("stele", checkpoint, precision="float32"),
-        "ctranslate2": Worker("ctranslate2", bench.converted(label), precision="float32", intra=2),
         "transformers": Worker("transformers", checkpoint),
     }
+    for threads, (intra, inter) in THREADS.items():
+        started[threads] = Worker(
+            "ctranslate2", bench.converted(label), precision="float32", intra=intra, inter=inter
+        )
     section = bench.results.sections.setdefault(f"offline, {label}, float32", {})
     with workers(started, bench, f"{label}, float32") as ready:
         for number, case in enumerate(cases):
             share = (until - time.monotonic()) / (len(cases) - number)
-            figures = compare(ready, case, bench, time.monotonic() + share)
+            stop = time.monotonic() + share
+            subjects = {name: one for name, one in ready.items() if name not in THREADS}
+            calibration: dict[str, float] = {}
+            if peers := {name: ready[name] for name in THREADS if name in ready}:
+                threads, calibration = best_threads(peers, case.work)
+                subjects["ctranslate2"] = peers[threads]
+            figures, targets = compare(subjects, case, bench, stop)
+            figures["calibration_s"] = calibration
+            figures["int8_equal_to_float32"] = {
+                name: equal_share(targets["stele"], found[: len(targets["stele"])])
+                for name, found in bench.targets.get(f"{label}, {case.name}", {}).items()
+            }
             section[case.name] = figures
             bench.say(f"{label}, float32, {case.name}: {_line(figures)}")
 
 
 def compare(
     subjects: Mapping[str, Worker], case: Case, bench: Bench, until: float
-) -> dict[str, Any]:
-    """Measure in turns; returns seconds, speeds, paired ratios and the share of equal outputs."""
+) -> tuple[dict[str, Any], dict[str, list[Ids]]]:
+    """Measure in turns; returns figures and targets.
+
+    Figures are seconds, speeds, paired ratios, and the share of outputs equal to ours.
+    """
     seconds, targets = translate_in_turns(subjects, case.work, bench, until)
     calls, count = len(case.work.calls), len(case.work.sources)
     figures: dict[str, Any] = {
@@ -188,7 +206,7 @@ def compare(
     figures["equal_lengths"] = {
         n: equal_share(*[[len(t) for t in targets[m]] for m in ("stele", n)]) for n in others
     }
-    return figures
+    return figures, targets
 
 
 def _line(figures: Mapping[str, Any]) -> str:

@@ -148,6 +148,9 @@ def _offline(name: str, cases: Mapping[str, Any]) -> str:
             for n, r in figures["ratio"].items()
         )
         equal = ", ".join(f"{n} {share:.0%}" for n, share in figures["equal"].items())
+        if kept := figures.get("int8_equal_to_float32"):
+            equal += "; int8 as float32: "
+            equal += ", ".join(f"{n} {share:.0%}" for n, share in kept.items())
         lines.append(f"| {case} | {speeds} | {steps or '-'} | {ratios} | {equal} |")
     return "\n".join(lines)
 
@@ -159,8 +162,8 @@ def _rates(rates: list[dict[str, Any]]) -> str:
         "## Poisson arrivals",
         "",
         "| server | rate/s | goodput/s | p50, ms | p95 | p99 | TTFT p50, p99 "
-        "| inter-token p50, p99 | not ok |",
-        "|---|--:|--:|--:|--:|--:|--:|--:|--:|",
+        "| inter-token p50, p99 | not ok | client's share of a core |",
+        "|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|",
     ]
     for each in rates:
         latency = [_ms(each["latency_s"], name) for name in ("p50", "p95", "p99")]
@@ -169,7 +172,8 @@ def _rates(rates: list[dict[str, Any]]) -> str:
             for name in ("first_token_s", "inter_token_s")
         ]
         cells = [f"{each['rate_per_s']:.1f}", f"{each['goodput_per_s']:.1f}", *latency, *moments]
-        lines.append(f"| {each['server']} | {' | '.join(cells)} | {each['not_ok']} |")
+        cells += [str(each["not_ok"]), f"{each['client_cpu_share']:.0%}"]
+        lines.append(f"| {each['server']} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 

@@ -1,33 +1,27 @@
-"""Over HTTP: closed and open loops of requests to `stele serve` and to its peers, in turns."""
+"""Over HTTP: closed loops of requests to `stele serve`, in turns with engines called directly."""
 
 import json
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
 from benchmarks import servers
 from benchmarks.bench import REST_S, THREADS, Bench
+from benchmarks.direct import LONGEST
 from benchmarks.figures import (
     Paired,
     equal_share,
-    highest,
     in_turns,
     paired,
-    percentile,
-    poisson_arrivals,
     spread,
-    summary,
 )
 from benchmarks.load import Job, Outcome, send
-from benchmarks.servers import ROOT, Server
+from benchmarks.servers import Server
 from benchmarks.worker import Worker
 
 SLOTS = 64
-BOUND_S = 0.25  # of p99, where goodput at equal p99 is asked for
-RATES = (0.25, 0.5, 0.75)  # of the lower capacity, in open loops
 
 
 def bodies(texts: Sequence[str], a_request: int = 1, **fields: Any) -> list[str]:
@@ -35,7 +29,13 @@ def bodies(texts: Sequence[str], a_request: int = 1, **fields: Any) -> list[str]
     chunks = [texts[at : at + a_request] for at in range(0, len(texts), a_request)]
     return [
         json.dumps(
-            {"q": chunk[0] if a_request == 1 else chunk, "source": "en", "target": "de", **fields}
+            {
+                "q": chunk[0] if a_request == 1 else chunk,
+                "source": "en",
+                "target": "de",
+                "max_new_tokens": LONGEST,  # which is what peers stop at
+                **fields,
+            }
         )
         for chunk in chunks
     ]
@@ -58,14 +58,28 @@ def described(outcome: Outcome, texts_a_request: int = 1) -> dict[str, Any]:
 def rate_of(job: Job) -> float:
     """Return requests per second; raises RuntimeError where any failed."""
     outcome = send(job)
-    if outcome.failed or not outcome.latencies:
+    if outcome.failed:
         raise RuntimeError(f"requests failed: {outcome.statuses}")
+    if not outcome.latencies:
+        raise RuntimeError(f"no request ended within {job.seconds:g} s")
     return outcome.per_s
 
 
 def inverted(rates: Sequence[float]) -> list[float]:
     """Return seconds for each; `paired` compares those."""
     return [1 / rate for rate in rates]
+
+
+def capacity(server: Server, bench: Bench, **fields: Any) -> float:
+    """Return requests per second of 64 clients that send a few each."""
+    job = Job(
+        port=server.port,
+        bodies=bodies(bench.mixed, **fields),
+        clients=SLOTS,
+        requests=SLOTS * (2 if bench.is_quick else 4),
+    )
+    time.sleep(REST_S)
+    return rate_of(job)
 
 
 # -- the bundled model over HTTP against engines called directly ----------------------------------
@@ -116,7 +130,7 @@ def _own(
     bench: Bench, server: Server, stele: Worker, section: dict[str, Any], until: float
 ) -> None:
     """Saturate the server, and give the same texts to the engine itself."""
-    texts = bench.mixed[: 320 if bench.is_quick else 640]
+    texts, window_s = bench.mixed, bench.seconds(4)
 
     def served(a_request: int, clients: int) -> Callable[[], float]:
         job = Job(
@@ -124,12 +138,12 @@ def _own(
             bodies=bodies(texts, a_request),
             clients=clients,
             warm_s=1,
-            seconds=bench.seconds(4),
+            seconds=window_s,
         )
         return lambda: 1 / (rate_of(job) * a_request)
 
     subjects = {
-        "engine": lambda: stele.translate_texts(texts, "de")[0] / len(texts),
+        "engine": lambda: 1 / stele.texts_per_s(texts, "de", 1, window_s),
         "served, 16 texts": served(16, 8),
         "served, single texts": served(1, SLOTS),
     }
@@ -144,7 +158,7 @@ def _own(
         "ratio": ratio.as_json(),
         "ratio, single texts": single.as_json(),
     }
-    bench.say(f"served / engine: {_short(ratio)}, single texts {_short(single)}")
+    bench.say(f"served / engine: {short(ratio)}, single texts {short(single)}")
 
 
 def _against_direct(
@@ -182,7 +196,7 @@ def _against_direct(
             "equal": equal,
         }
         bench.say(
-            f"HTTP, batch {size}, x CTranslate2 called directly ({threads}): {_short(ratio)}, "
+            f"HTTP, batch {size}, x CTranslate2 called directly ({threads}): {short(ratio)}, "
             f"equal {equal:.0%}"
         )
 
@@ -209,11 +223,12 @@ class _Served:
 
     def __call__(self) -> float:
         outcome = send(self._job)
-        self.translated = _texts_of(outcome, self._job.requests)
+        self.translated = texts_of(outcome, self._job.requests)
         return outcome.seconds
 
 
-def _texts_of(outcome: Outcome, count: int) -> list[str]:
+def texts_of(outcome: Outcome, count: int) -> list[str]:
+    """Return the translations of the first `count` bodies, in order."""
     found: list[str] = []
     for number in range(count):
         answer = json.loads(outcome.answers[number])["translatedText"]
@@ -221,187 +236,6 @@ def _texts_of(outcome: Outcome, count: int) -> list[str]:
     return found
 
 
-def _short(ratio: Paired) -> str:
+def short(ratio: Paired) -> str:
+    """Return a ratio and its extremes as people read them."""
     return f"{ratio.median:.2f} ({ratio.low:.2f} - {ratio.high:.2f})"
-
-
-# -- independent arrivals, beside CTranslate2 behind a dynamic batcher ----------------------------
-
-
-def open_loop(bench: Bench, until: float) -> None:
-    """Poisson arrivals at several rates; then the goodput of each at equal p99."""
-    with ExitStack() as stack:
-        stele = stack.enter_context(servers.stele(bench.bundled, latent_cache_bytes=0)).wait()
-        peers = {}
-        for name, (intra, inter) in THREADS.items():
-            started = servers.ctranslate2(bench.converted("bundled"), intra=intra, inter=inter)
-            peers[name] = stack.enter_context(started)
-        for server in peers.values():
-            server.wait()
-        section = bench.results.sections.setdefault("open loop", {})
-        calibration = {name: capacity(server, bench) for name, server in peers.items()}
-        threads = max(calibration, key=calibration.__getitem__)
-        chosen = {"stele": stele, "ctranslate2": peers[threads]}
-        section["ctranslate2_threads"], section["calibration_per_s"] = threads, calibration
-        capacities = {name: capacity(server, bench) for name, server in chosen.items()}
-        section["capacity_per_s"] = capacities
-        shown = ", ".join(f"{name} {rate:.0f}/s" for name, rate in capacities.items())
-        bench.say(f"capacity, 64 clients: {shown} (CTranslate2: {threads})")
-        _at_rates(bench, chosen, min(capacities.values()), section)
-        _at_equal_p99(bench, chosen, capacities, section, until)
-        for name, server in chosen.items():
-            bench.remember(f"open loop: {name}", server.loaded, server.memory())
-
-
-def capacity(server: Server, bench: Bench, **fields: Any) -> float:
-    """Return requests per second of 64 clients that send a few each."""
-    job = Job(
-        port=server.port,
-        bodies=bodies(bench.mixed, **fields),
-        clients=SLOTS,
-        requests=SLOTS * (2 if bench.is_quick else 4),
-    )
-    time.sleep(REST_S)
-    return rate_of(job)
-
-
-def _at_rates(
-    bench: Bench, chosen: dict[str, Server], lowest: float, section: dict[str, Any]
-) -> None:
-    """The same arrivals for all; Stele once more with streams, for the moments of tokens."""
-    subjects = [(name, server, "/translate") for name, server in chosen.items()]
-    subjects.append(("stele, streaming", chosen["stele"], "/translate/stream"))
-    section["rates"] = found = []
-    for share in RATES:
-        rate = share * lowest
-        arrivals = poisson_arrivals(rate, bench.seconds(4), seed=round(100 * share))
-        for name, server, path in subjects:
-            job = Job(port=server.port, path=path, bodies=bodies(bench.mixed), arrivals=arrivals)
-            time.sleep(REST_S)
-            outcome = send(job)
-            figures = {"server": name, "share": share, "rate_per_s": rate}
-            figures["goodput_per_s"] = goodput(outcome, bench.seconds(4))
-            found.append(figures | described(outcome))
-        latest = ", ".join(f"{f['server']} {_p99(f)}" for f in found[-len(subjects) :])
-        bench.say(f"open loop at {rate:.0f}/s: p99 {latest}")
-
-
-def _p99(figures: dict[str, Any]) -> str:
-    latency = figures["latency_s"]
-    return f"{1000 * latency['p99']:.0f} ms" if latency else "-"
-
-
-def goodput(outcome: Outcome, seconds: float) -> float:
-    """Return answers within the bound, by second of arrivals."""
-    return sum(latency <= BOUND_S for latency in outcome.latencies) / seconds
-
-
-def _at_equal_p99(
-    bench: Bench,
-    chosen: dict[str, Server],
-    capacities: dict[str, float],
-    section: dict[str, Any],
-    until: float,
-) -> None:
-    """Step the rate to the highest whose p99 stays below the bound, for each in turn."""
-    window_s, steps = bench.seconds(4), 3 if bench.is_quick else 5
-    tried: list[dict[str, Any]] = []
-
-    def search(name: str) -> float:
-        def fits(rate: float) -> bool:
-            arrivals = poisson_arrivals(rate, window_s, seed=len(tried))
-            job = Job(port=chosen[name].port, bodies=bodies(bench.mixed), arrivals=arrivals)
-            time.sleep(REST_S)
-            outcome = send(job)
-            p99 = percentile(outcome.latencies, 0.99) if outcome.latencies else float("inf")
-            is_good = p99 <= BOUND_S and not outcome.failed
-            tried.append({"server": name, "rate_per_s": rate, "p99_s": p99, "fits": is_good})
-            return is_good
-
-        return highest(fits, 0.1 * capacities[name], 1.3 * capacities[name], steps)
-
-    subjects = {name: partial(search, name) for name in chosen}
-    found = in_turns(subjects, turns=bench.turns, until=until)
-    section["equal p99"] = {"bound_s": BOUND_S, "tried": tried, "goodput_per_s": found}
-    if not all(found["ctranslate2"]):
-        raise RuntimeError(f"CTranslate2 kept p99 below {BOUND_S} s at no rate that was tried")
-    ratios = [s / c for s, c in zip(found["stele"], found["ctranslate2"], strict=True)]
-    bench.results.ratios["batcher"] = summary(ratios)
-    bench.results.notes["batcher"] = f"p99 at most {1000 * BOUND_S:.0f} ms"
-    shown = ", ".join(f"{name} {max(rates):.0f}/s" for name, rates in found.items())
-    bench.say(f"goodput with p99 within {BOUND_S} s: {shown}: {_short(summary(ratios))}")
-
-
-# -- LibreTranslate -------------------------------------------------------------------------------
-
-
-def beside_libretranslate(bench: Bench, until: float) -> None:
-    """Requests per second at concurrency 16, the same beam search in both; greedily beside."""
-    python = ROOT / ".venv-libretranslate" / "bin" / "python"
-    if not python.exists():
-        raise RuntimeError("there is no .venv-libretranslate; `make bench` makes it if it can")
-    argos = bench.folder / "argos"
-    best = {"ARGOS_INTRA_THREADS": "1", "ARGOS_INTER_THREADS": "2"}
-    with ExitStack() as stack:
-        started = {
-            "libretranslate": servers.libretranslate(python, argos),
-            "libretranslate, intra 1, inter 2": servers.libretranslate(python, argos, best),
-            "stele": servers.stele(bench.bundled, latent_cache_bytes=0),
-        }
-        for server in started.values():
-            stack.enter_context(server)
-        for server in started.values():
-            server.wait()
-        _turns_with_libretranslate(bench, started, until)
-        for name, server in started.items():
-            bench.remember(f"concurrency 16: {name}", server.loaded, server.memory())
-
-
-def _turns_with_libretranslate(bench: Bench, started: dict[str, Server], until: float) -> None:
-    def subject(server: Server, **fields: Any) -> Callable[[], float]:
-        job = Job(
-            port=server.port,
-            bodies=bodies(bench.mixed, **fields),
-            clients=16,
-            warm_s=1,
-            seconds=bench.seconds(4),
-        )
-        return lambda: 1 / rate_of(job)
-
-    theirs = [name for name in started if name != "stele"]
-    subjects = {name: subject(started[name]) for name in theirs}
-    subjects["stele"] = subject(started["stele"], num_beams=4)
-    subjects["stele, greedy"] = subject(started["stele"])
-    for name in theirs:
-        subjects[name]()  # it loads its model with the first request
-    found = in_turns(subjects, turns=bench.turns, until=until, rest_s=REST_S)
-    rates = {name: inverted(seconds) for name, seconds in found.items()}
-    fastest = max(theirs, key=lambda name: sum(rates[name]))
-    ratio = paired(found[fastest], found["stele"])
-    greedy = paired(found[fastest], found["stele, greedy"])
-    default = paired(found["libretranslate"], found["stele"])
-    bench.results.ratios["libretranslate"] = ratio
-    bench.results.notes["libretranslate"] = (
-        f"1.9.6 offline: its sentence splitter replaced by sentencex, its tokenizer adding >>xx<< "
-        f"and </s>; {fastest.removeprefix('libretranslate, ')}, its fastest threads: "
-        f"x its defaults {default.median:.1f}; Stele greedily {greedy.median:.1f}"
-    )
-    texts = bench.mixed[:32]
-    answers = {
-        name: _texts_of(
-            send(Job(port=server.port, bodies=bodies(texts, **fields), requests=32, keeps=32)), 32
-        )
-        for name, server, fields in (
-            ("stele", started["stele"], {"num_beams": 4}),
-            (fastest, started[fastest], {}),
-        )
-    }
-    bench.results.sections["libretranslate"] = {
-        "requests_per_s": rates,
-        "ratio": ratio.as_json(),
-        "ratio to its defaults": default.as_json(),
-        "ratio, greedy": greedy.as_json(),
-        "equal": equal_share(answers["stele"], answers[fastest]),
-    }
-    shown = ", ".join(f"{name} {max(each):.0f}/s" for name, each in rates.items())
-    bench.say(f"concurrency 16: {shown}: {_short(ratio)}")

@@ -1,9 +1,11 @@
 """Stele's engine called directly: a runner whose rows are kept busy, without a server."""
 
+import itertools
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks.direct import Ids, Work
+from benchmarks.direct import LONGEST, Ids, Work
 from model import Arrival, DecodingOptions, Precision, load
 from server import __version__
 
@@ -53,6 +55,35 @@ class SteleDirect:
                 runner.release(ended)
                 free += [running.pop(name)[1] for name in ended]
         return [_without_end(target, eos, work.longest) for target in targets]
+
+    def texts_per_s(
+        self, texts: Sequence[str], target: str, warm_s: float, seconds: float
+    ) -> float:
+        """Return how many of `texts`, over and over, end in a second while all rows are busy.
+
+        As a closed loop of clients counts it: what ends in the first `warm_s` is left out.
+        """
+        tokenizer, runner = self._model.tokenizer, self._model.runner
+        sources = [tokenizer.prompt(text, "en", target).source for text in texts]
+        waiting, options = itertools.cycle(sources), DecodingOptions(max_new_tokens=LONGEST)
+        free, lengths, ended = list(range(self._rows)), dict[int, int](), 0
+        began = time.perf_counter()
+        while (now := time.perf_counter() - began) < warm_s + seconds:
+            arrivals = [Arrival((row,), next(waiting), options) for row in free]
+            if arrivals:
+                runner.admit(arrivals)
+                lengths |= dict.fromkeys(free, 0)
+            names, free = list(lengths), []
+            for name, step in zip(names, runner.launch(names).result(), strict=True):
+                lengths[name] += len(step.tokens)
+                if runner.config.eos in step.tokens or lengths[name] >= LONGEST:
+                    free.append(name)
+            for name in free:
+                del lengths[name]
+            runner.release(free)
+            ended += len(free) if now >= warm_s else 0
+        runner.release(list(lengths))
+        return ended / seconds
 
     def translate_texts(self, texts: Sequence[str], target: str) -> list[str]:
         """Translate greedily from English, all at once, tokenisation included."""

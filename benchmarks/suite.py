@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks import offline, served, special
+from benchmarks import arrivals, libretranslate, offline, served, special
 from benchmarks.bench import Bench
 from benchmarks.goals import goal_table
 from benchmarks.report import environment, write
@@ -41,8 +41,8 @@ SECTIONS = (
     ),
     Section("offline-bundled", offline.offline_bundled, 90),
     Section("http", served.over_http, 110, ("http_1", "http_64", "own")),
-    Section("open-loop", served.open_loop, 150, ("batcher",)),
-    Section("libretranslate", served.beside_libretranslate, 75, ("libretranslate",)),
+    Section("open-loop", arrivals.open_loop, 150, ("batcher",)),
+    Section("libretranslate", libretranslate.beside_libretranslate, 75, ("libretranslate",)),
     Section("latents", special.latents, 25, ("ttft",)),
     Section("streams", special.streams, 50, ("streams",)),
     Section("long-text", special.long_text, 40, ("short_p99",)),
@@ -115,11 +115,13 @@ def _measured(section: Section, bench: Bench) -> bool:
     began = time.monotonic()
     try:
         section.measure(bench, began + budget)
-    except (RuntimeError, ValueError, OSError) as error:
+    except Exception as error:  # whatever it is, the other sections are measured
+        is_ours = isinstance(error, RuntimeError | ValueError | OSError)
+        reason = str(error) if is_ours else repr(error)
         for key in section.keys:
-            bench.results.reasons.setdefault(key, str(error))
-        bench.results.sections.setdefault("not measured", {})[section.name] = str(error)
-        bench.say(f"not measured: {error}")
+            bench.results.reasons.setdefault(key, reason)
+        bench.results.sections.setdefault("not measured", {})[section.name] = reason
+        bench.say(f"not measured: {reason}")
         return False
     finally:
         took = round(time.monotonic() - began, 1)

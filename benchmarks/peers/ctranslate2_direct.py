@@ -8,7 +8,7 @@ from typing import Any
 import ctranslate2
 import sentencepiece
 
-from benchmarks.direct import Ids, Work
+from benchmarks.direct import LONGEST, Ids, Work
 
 
 class CTranslate2Direct:
@@ -59,4 +59,4 @@ class CTranslate2Direct:
     def translate_texts(self, texts: Sequence[str], target: str) -> list[str]:
         """Translate greedily from English, all at once, tokenisation included."""
         pieces = [[f">>{target}<<", *self._source.encode(t, out_type=str), "</s>"] for t in texts]
-        return [str(self._target.decode(t)) for t in self._call(pieces, len(texts), 1, 256)]
+        return [str(self._target.decode(t)) for t in self._call(pieces, len(texts), 1, LONGEST)]

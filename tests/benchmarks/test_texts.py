@@ -1,0 +1,45 @@
+from benchmarks.checkpoints import filled_up
+from benchmarks.offline import base_cases, random_sources
+from benchmarks.texts import mixture, of_tokens, sentences
+
+
+def words(text: str) -> int:
+    return len(text.split())
+
+
+def test_the_mixture_is_distinct_and_has_short_and_long_sentences() -> None:
+    found = mixture(sentences(), 300, seed=1)
+    assert len(set(found)) == 300
+    lengths = sorted(map(words, found))
+    assert lengths[30] <= 6
+    assert lengths[-30] >= 20
+    assert found == mixture(sentences(), 300, seed=1)
+    assert all(text.count(".") == 1 for text in found)
+
+
+def test_a_text_of_so_many_tokens_is_one_sentence_and_never_longer() -> None:
+    text = of_tokens(sentences(), 200, 3, words)
+    assert 195 <= words(text) <= 200
+    assert not set(text) & set(".!?\n")
+    assert text != of_tokens(sentences(), 200, 4, words)
+
+
+def test_a_filled_up_vocabulary_keeps_its_ids_and_ends_with_the_padding() -> None:
+    ids = filled_up({"</s>": 0, "\u2581ba": 1, "<pad>": 2}, 3000)
+    assert sorted(ids.values()) == list(range(3000))
+    assert (ids["</s>"], ids["\u2581ba"], ids["<pad>"]) == (0, 1, 2999)
+
+
+def test_random_sources_are_distinct_and_as_long_as_asked() -> None:
+    found = random_sources([5, 9, 9], seed=1)
+    assert [len(source) for source in found] == [5, 9, 9]
+    assert len(set(map(tuple, found))) == 3
+    assert all(source[-1] == 0 for source in found)
+
+
+def test_goals_are_decided_by_cases_of_fixed_lengths() -> None:
+    decided = [case for case in base_cases() if case.key and case.key.startswith("base_")]
+    assert {case.work.rows for case in decided} == {1, 4, 16, 64}
+    for case in decided:
+        assert {len(source) for source in case.work.sources} == {30}
+        assert len(case.work.sources) % case.work.rows == 0
