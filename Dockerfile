@@ -24,11 +24,16 @@ RUN cd /opt/stele/lib/python3*/site-packages \
 
 FROM ${PYTHON_IMAGE} AS wheel
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore
+# The compiled int8 kernels: optional where Stele is installed by hand, required here.
+RUN apt-get update \
+    && apt-get install --yes --no-install-recommends g++ \
+    && rm -rf /var/lib/apt/lists/*
 WORKDIR /src
 COPY pyproject.toml README.md LICENSE ./
 COPY server server
 COPY model model
-RUN pip wheel --no-deps --wheel-dir /wheel .
+RUN pip wheel --no-deps --wheel-dir /wheel . \
+    && python -m zipfile --list /wheel/*.whl | grep --quiet 'model/native/_stele.*\.so'
 
 FROM ${PYTHON_IMAGE}
 RUN groupadd --gid 10001 stele \

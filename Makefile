@@ -9,7 +9,7 @@ TORCH_INDEX_URL ?=
 BIN := .venv/bin
 PORT ?= 8000
 
-.venv/installed: pyproject.toml Makefile
+.venv/installed: pyproject.toml Makefile $(wildcard model/native/*.cpp model/native/*.h)
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet $(if $(TORCH_INDEX_URL),--index-url $(TORCH_INDEX_URL)) '$(TORCH)'
 	$(BIN)/pip install --quiet --editable .

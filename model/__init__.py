@@ -189,10 +189,17 @@ def _network(checkpoint: Checkpoint, device: str, precision: str) -> tuple[Netwo
     parameters = sum(parameter.numel() for parameter in network.parameters())
     if not is_int8:
         return network, parameters
-    if native_network.runs(network.config):
-        return native_network.NativeNetwork(network, torch.get_num_threads()), parameters
-    cpu.quantise(network)
-    return network, parameters
+    if not native_network.runs(network.config):
+        logger.warning(
+            "int8 by PyTorch's operators, several times slower than the compiled ones, which need "
+            "x86 with AVX-512 VNNI, Linux, and a C++ compiler when Stele is installed"
+        )
+        cpu.quantise(network)
+        return network, parameters
+    packed = native_network.NativeNetwork(network, torch.get_num_threads())
+    del network
+    cpu.return_freed_memory()
+    return packed, parameters
 
 
 def _verify_device(device: str) -> None:

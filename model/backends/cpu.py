@@ -127,7 +127,7 @@ def quantise(network: EncoderDecoder) -> None:
             network.set_submodule(name, halves.get(table, module))
     if network.config.decoder_hidden % _LANES == 0:
         network.row_step = 1  # nothing that is left looks at several rows at once
-    _return_freed_memory()
+    return_freed_memory()
 
 
 def _join(attention: nn.Module, *names: str) -> None:
@@ -140,7 +140,7 @@ def _join(attention: nn.Module, *names: str) -> None:
         delattr(attention, name)
 
 
-def _return_freed_memory() -> None:
+def return_freed_memory() -> None:
     """Give the float32 weights' pages back to the system, which glibc would keep between others."""
     with contextlib.suppress(OSError, AttributeError):  # another C library
         ctypes.CDLL(None).malloc_trim(0)

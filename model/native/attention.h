@@ -22,6 +22,13 @@ inline int scratch_size(int length) { return round_up(length, LANES); }
 // rounded up to whole vectors. Weights stay in `scratch`, not yet divided by their returned sum.
 float attend(const float* query, const Head& head, int width, float* scratch, float* to);
 
+// Asks for what will be read soon; memory answers slowly where a head's keys begin.
+inline void prefetch(const Half* from, int positions, int stride) {
+    const char* begin = reinterpret_cast<const char*>(from);
+    const size_t bytes = static_cast<size_t>(positions) * stride * sizeof(Half);
+    for (size_t at = 0; at < bytes && at < 8192; at += 64) _mm_prefetch(begin + at, _MM_HINT_T0);
+}
+
 // Stores `width` floats in half precision, and zeros up to whole vectors.
 inline void store_half(const float* from, int width, Half* to) {
     for (int i = 0; i < width; i += LANES)

@@ -103,6 +103,10 @@ void Network::attend_self(Member& member, Cache& cache, const Ask& ask, int laye
     const int32_t* owners = cache.claim(row, position);
     for (int head = 0; head < decoder_.heads; ++head) {
         const float* own = query + head * width;
+        if (!owners && head + 1 < decoder_.heads) {
+            prefetch(cache.key(layer, row, head + 1), position, stride);
+            prefetch(cache.value(layer, row, head + 1), position, stride);
+        }
         const size_t at = static_cast<size_t>(position) * stride;
         store_half(own + inner, width, cache.key(layer, row, head) + at);
         store_half(own + 2 * inner, width, cache.value(layer, row, head) + at);
@@ -123,6 +127,10 @@ void Network::attend_source(Member& member, Cache& cache, const Ask& ask, const 
     float* scores = scratches_[member.index()].scores.get();
     for (int c = 0; c < inner; ++c) query[c] *= decoder_.scale;
     for (int head = 0; head < decoder_.heads; ++head) {
+        if (head + 1 < decoder_.heads) {
+            prefetch(cache.source_key(layer, source, head + 1), length, cache.stride());
+            prefetch(cache.source_value(layer, source, head + 1), length, cache.stride());
+        }
         const Head latent{cache.source_key(layer, source, head), cache.source_value(layer, source, head), length};
         const float total = attend(query + head * width, latent, width, scores, mixed + head * width);
         if (!found.attention) continue;
