@@ -51,6 +51,7 @@ KINDS: dict[str, dict[str, Any]] = {
         "decoder_heads": 1,
         "has_embedding_norm": True,
         "norm": "pre",
+        "norm_epsilon": 0.3,
         "has_final_norm": True,
         "positions": "learned",
         "position_offset": 2,

@@ -126,10 +126,10 @@ def test_no_number_of_threads_changes_a_bit(kind: dict[str, Any], threads: int) 
     )
     rows, others = Rows(single, sources), Rows(several, sources)
     for tokens in targets.T.tolist():
-        one = rows.feed(dict(enumerate(tokens)), widths=7)
-        other = others.feed(dict(enumerate(tokens)), widths=7)
-        assert (one.tokens == other.tokens).all()
-        assert (one.values == other.values).all()
+        found = rows.feed(dict(enumerate(tokens)), widths=7)
+        again = others.feed(dict(enumerate(tokens)), widths=7)
+        assert (found.tokens == again.tokens).all()
+        assert (found.values == again.values).all()
 
 
 @NEEDS_LIBRARY

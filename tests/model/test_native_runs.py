@@ -1,9 +1,12 @@
 """Several tokens in one call: the same ones that single steps give, and where a run ends."""
 
 import random
+import subprocess
+import sys
 import threading
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,10 +14,11 @@ import pytest
 from model import Arrival, DecodingOptions, Runner
 from model.native.network import NativeNetwork
 from tests.model.driver import Outcome, Request, random_requests, random_source, run_alone
-from tests.model.native import KINDS, NEEDS_LIBRARY, Rows, random_tokens, smooth_network
+from tests.model.native import KINDS, NEEDS_LIBRARY, Rows, random_tokens
 from tests.model.networks import EOS, PAD, tiny_network
 
 pytestmark = NEEDS_LIBRARY
+ROOT = Path(__file__).parent.parent.parent
 SOURCES = random_tokens(5, (9, 1, 17, 4, 30, 8), 70)
 NEVER = 10**6  # no token's id
 every_kind = pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
@@ -240,7 +244,9 @@ def test_a_full_row_is_refused_before_anything_is_written() -> None:
 def test_a_token_of_no_vocabulary_is_refused(where: str, token: int) -> None:
     runner = Runner(compiled(), rows=1, max_target=10, latent_bytes=0)
     source = (5, token, 0) if where == "source" else (5, 0)
-    chosen = {} if where == "source" else {where: (token,) if "prefix" in where else token}
+    chosen: dict[str, Any] = (
+        {} if where == "source" else {where: (token,) if "prefix" in where else token}
+    )
 
     def admit() -> None:  # it may be refused here or at the options
         runner.admit([Arrival((0,), source, DecodingOptions(max_new_tokens=3, **chosen))])
@@ -274,7 +280,26 @@ def test_a_poisoned_source_of_a_run_harms_no_neighbour_and_nobody_after_it() -> 
     assert list(runner.launch([1], 12).result()[0].tokens) == alone[1]
 
 
-def test_smooth_networks_end_no_run() -> None:
-    """A random network of another kind: no end token is given, all rooms are filled."""
-    gained, _ = run(NativeNetwork(smooth_network(), 2, thread_products=1), [30] * 6)
-    assert [len(line) for line in gained] == [30] * 6
+def test_the_interpreter_may_end_while_a_daemon_thread_decodes() -> None:
+    script = """
+import threading
+from model.native.network import NativeNetwork
+from tests.model.native import Rows
+from tests.model.networks import tiny_network
+
+network = NativeNetwork(tiny_network(), 2, thread_products=1)
+rows = Rows(network, [(5, 6, 0)], max_target=500)
+is_running = threading.Event()
+
+def decode():
+    while True:
+        rows.cache.run([0], [95], [0], [500], -1)
+        is_running.set()
+
+threading.Thread(target=decode, daemon=True).start()
+is_running.wait()
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, cwd=ROOT, timeout=60
+    )
+    assert (done.returncode, done.stderr) == (0, "")
