@@ -9,6 +9,7 @@ import functools
 from ctypes import POINTER, c_double, c_float, c_int, c_int32, c_size_t, c_void_p
 from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
+from types import SimpleNamespace
 
 
 class Shape(ctypes.Structure):
@@ -109,17 +110,34 @@ _SIGNATURES: dict[str, tuple[object, list[object]]] = {
 }
 
 
+# What is over in less than a microsecond keeps the interpreter: to have it back costs up to a
+# switch interval while another thread computes.
+_SHORT = {
+    "stele_network_bytes",
+    "stele_norm",
+    "stele_tables",
+    "stele_suppress",
+    "stele_close_source",
+    "stele_bind",
+    "stele_reorder",
+}
+
+Library = SimpleNamespace  # of the functions, by name
+
+
 @functools.cache
-def library() -> ctypes.CDLL | None:
+def library() -> Library | None:
     """Return the library, or None where it was not built or this CPU cannot run it."""
     for suffix in EXTENSION_SUFFIXES:
         path = Path(__file__).with_name(f"_stele{suffix}")
         if path.exists():
-            found = ctypes.CDLL(str(path))
-            if not found.stele_is_supported():
+            free, held = ctypes.CDLL(str(path)), ctypes.PyDLL(str(path))
+            if not free.stele_is_supported():
                 return None
+            found = Library()
             for name, (result, arguments) in _SIGNATURES.items():
-                function = getattr(found, name)
+                function = getattr(held if name in _SHORT else free, name)
                 function.restype, function.argtypes = result, arguments
+                setattr(found, name, function)
             return found
     return None
