@@ -83,6 +83,59 @@ float attend_to(const float* query, const Head& head, int width, float* scratch,
                        : attend_with<VECTORS, false>(query, head, width, scratch, to);
 }
 
+// Scores of up to QUERIES queries: [QUERIES, wide], those beyond `length` never.
+template <int COUNT>
+void score_block(const float* queries, float scale, const Sequence& s, int width, int first, const float* keys, float* scores, int wide) {
+    for (int begin = 0; begin < s.length; begin += LANES) {
+        const float* block = keys + static_cast<size_t>(begin) * width;  // [width, LANES]
+        __m512 sum[COUNT];
+        for (int i = 0; i < COUNT; ++i) sum[i] = _mm512_setzero_ps();
+        for (int c = 0; c < width; ++c) {
+            const __m512 key = _mm512_load_ps(block + c * LANES);
+#pragma GCC unroll 6
+            for (int i = 0; i < COUNT; ++i) sum[i] = _mm512_fmadd_ps(_mm512_set1_ps(queries[i * s.stride + c]), key, sum[i]);
+        }
+        const __mmask16 real = lanes(s.length, begin);
+        for (int i = 0; i < COUNT; ++i) {
+            __m512 value = _mm512_mul_ps(sum[i], _mm512_set1_ps(scale));
+            if (s.bias) value = _mm512_add_ps(value, _mm512_maskz_loadu_ps(real, s.bias + begin - first - i));
+            _mm512_storeu_ps(scores + i * wide + begin, _mm512_mask_mov_ps(_mm512_set1_ps(NEVER), real, value));
+        }
+    }
+}
+
+template <int COUNT>
+void mix_block(const float* weights, int wide, const float* totals, const float* values, int length, int width, float* to, size_t to_stride) {
+    const size_t padded = round_up(width, LANES);
+    for (int c = 0; c < width; c += LANES) {
+        const __mmask16 real = lanes(width, c);
+        __m512 mixed[COUNT];
+        for (int i = 0; i < COUNT; ++i) mixed[i] = _mm512_setzero_ps();
+        for (int j = 0; j < length; ++j) {
+            const __m512 value = _mm512_load_ps(values + j * padded + c);
+#pragma GCC unroll 6
+            for (int i = 0; i < COUNT; ++i) mixed[i] = _mm512_fmadd_ps(_mm512_set1_ps(weights[i * wide + j]), value, mixed[i]);
+        }
+        for (int i = 0; i < COUNT; ++i)
+            _mm512_mask_storeu_ps(to + i * to_stride + c, real, _mm512_mul_ps(mixed[i], _mm512_set1_ps(1 / totals[i])));
+    }
+}
+
+template <int COUNT>
+void attend_block(const float* queries, float scale, const Sequence& s, int width, int first, float* keys, float* to, size_t to_stride) {
+    const int wide = round_up(s.length, LANES);
+    const float* values = keys + static_cast<size_t>(wide) * round_up(width, LANES);  // as `attend_all` has them
+    float* scores = keys + 2 * static_cast<size_t>(wide) * round_up(width, LANES);
+    float totals[COUNT];
+    score_block<COUNT>(queries, scale, s, width, first, keys, scores, wide);
+    for (int i = 0; i < COUNT; ++i) {
+        __m512 best = _mm512_loadu_ps(scores + i * wide);
+        for (int begin = LANES; begin < wide; begin += LANES) best = _mm512_max_ps(best, _mm512_loadu_ps(scores + i * wide + begin));
+        totals[i] = weigh(scores + i * wide, s.length, _mm512_reduce_max_ps(best));
+    }
+    mix_block<COUNT>(scores, wide, totals, values, s.length, width, to, to_stride);
+}
+
 }  // namespace
 
 float attend(const float* query, const Head& head, int width, float* scratch, float* to) {
@@ -95,6 +148,33 @@ float attend(const float* query, const Head& head, int width, float* scratch, fl
         case 6: return attend_to<6>(query, head, width, scratch, to);
         case 8: return attend_to<8>(query, head, width, scratch, to);
         default: return attend_to<MOST_VECTORS>(query, head, width, scratch, to);
+    }
+}
+
+void attend_all(const float* queries, float scale, const Sequence& s, int width, float* scratch, float* to, size_t to_stride) {
+    // Near each other: rows of projections stand so far apart that they push each other out.
+    const int padded = round_up(width, LANES);
+    float* keys = scratch;  // [length / LANES, width, LANES]: sixteen keys side by side
+    float* values = scratch + static_cast<size_t>(round_up(s.length, LANES)) * padded;  // [length, padded]
+    for (int j = 0; j < s.length; ++j) {
+        float* column = keys + static_cast<size_t>(j / LANES * LANES) * width + j % LANES;
+        for (int c = 0; c < width; ++c) column[c * LANES] = s.keys[j * s.stride + c];
+        for (int c = 0; c < width; c += LANES)
+            _mm512_store_ps(values + static_cast<size_t>(j) * padded + c, _mm512_maskz_loadu_ps(lanes(width, c), s.values + j * s.stride + c));
+    }
+    for (int j = s.length; j < round_up(s.length, LANES); ++j)
+        for (int c = 0; c < width; ++c) keys[static_cast<size_t>(j / LANES * LANES) * width + j % LANES + c * LANES] = 0;
+    for (int first = 0; first < s.length; first += QUERIES) {
+        const float* own = queries + first * s.stride;
+        float* out = to + first * to_stride;
+        switch (s.length - first) {
+            case 1: attend_block<1>(own, scale, s, width, first, keys, out, to_stride); break;
+            case 2: attend_block<2>(own, scale, s, width, first, keys, out, to_stride); break;
+            case 3: attend_block<3>(own, scale, s, width, first, keys, out, to_stride); break;
+            case 4: attend_block<4>(own, scale, s, width, first, keys, out, to_stride); break;
+            case 5: attend_block<5>(own, scale, s, width, first, keys, out, to_stride); break;
+            default: attend_block<QUERIES>(own, scale, s, width, first, keys, out, to_stride); break;
+        }
     }
 }
 

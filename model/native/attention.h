@@ -4,6 +4,8 @@
 
 namespace stele {
 
+constexpr int QUERIES = 6;  // that `attend_all` answers together
+
 // The keys and values of one head: [length, stride] each. With `owners`, position j is not at
 // `keys` but that many `owner_stride`s after it: hypotheses share what they have in common.
 struct Head {
@@ -15,12 +17,28 @@ struct Head {
     const float* bias = nullptr;  // [length], added to the scores
 };
 
-// How many floats of scratch `attend` needs for `length` keys.
-inline int scratch_size(int length) { return round_up(length, LANES); }
-
 // Writes [width] mixed values to `to`; `query` [width] is scaled already. `stride` is `width`
 // rounded up to whole vectors. Weights stay in `scratch`, not yet divided by their returned sum.
 float attend(const float* query, const Head& head, int width, float* scratch, float* to);
+
+// The keys and values of one head in float32, for many queries: [length, width] each, `stride`
+// floats apart.
+struct Sequence {
+    const float* keys;
+    const float* values;
+    int length;
+    size_t stride;
+    const float* bias = nullptr;  // [length] by how far a key comes after its query; of query 0
+};
+
+// How many floats of scratch `attend_all` needs.
+inline size_t scratch_size(int length, int width) {
+    const size_t wide = round_up(length, LANES);
+    return 2 * wide * round_up(width, LANES) + QUERIES * wide;
+}
+
+// Lets every position attend to all; writes [length, width] to `to`, `to_stride` floats apart.
+void attend_all(const float* queries, float scale, const Sequence& sequence, int width, float* scratch, float* to, size_t to_stride);
 
 // Asks for what will be read soon; memory answers slowly where a head's keys begin.
 inline void prefetch(const Half* from, int positions, int stride) {

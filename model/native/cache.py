@@ -55,7 +55,8 @@ class NativeCache:
         """Project latents [length, width] to the keys and values of the sources at `indices`."""
         sources = np.array(indices, np.int32)
         lengths = np.array([len(latent) for latent in latents], np.int32)
-        joined = torch.cat(list(latents))
+        # NumPy's copy keeps to one thread: PyTorch's would spin where the library computes.
+        joined = np.concatenate([latent.numpy() for latent in latents])
         check(
             self._library.stele_add_sources(
                 self._network.handle,
@@ -63,7 +64,7 @@ class NativeCache:
                 len(sources),
                 sources.ctypes.data,
                 lengths.ctypes.data,
-                joined.data_ptr(),
+                joined.ctypes.data,
             )
         )
 

@@ -13,7 +13,7 @@ void Network::decode(Cache& cache, const Ask& ask, const Found& found) {
         longest = std::max(longest, ask.positions[place] + 1);
         longest = std::max(longest, cache.length_of(cache.source_of(ask.rows[place])));
     }
-    reserve(ask.count, longest);
+    reserve(ask.count, round_up(longest, LANES));
     const int chunks = (decoder_.outside[Part::output].tiles() + CHUNK - 1) / CHUNK;
     totals_.reserve(static_cast<size_t>(ask.count) * chunks);
     for (Scratch& scratch : scratches_) {

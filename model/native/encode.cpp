@@ -31,8 +31,7 @@ void Network::encode_together(int sources, const int32_t* lengths, int count, co
             positions.push_back(shape_.position_offset + (is_padding ? -1 : counted));
             counted += !is_padding;
         }
-    reserve(count, *std::max_element(lengths, lengths + sources));
-    encoder_keys_.reserve(static_cast<size_t>(count) * encoder_.heads * round_up(encoder_.head_width, LANES) * 2);
+    reserve(count, scratch_size(*std::max_element(lengths, lengths + sources), encoder_.head_width));
     together(encoding_, encoder_products_ * count, [&](Member& member) {
         const auto& layers = encoder_.layers;
         member.share(count, [&](int row) {
@@ -55,38 +54,16 @@ void Network::encode_together(int sources, const int32_t* lengths, int count, co
 
 void Network::encode_layer(Member& member, const Layer& layer, int sources, const int32_t* lengths, int count) {
     const int heads = encoder_.heads, width = encoder_.head_width, inner = heads * width;
-    const int stride = round_up(width, LANES);
-    const size_t values = static_cast<size_t>(count) * heads * stride;
     layer[Part::attention_in].write(member, rounded(shape_.width), count, wide_rows_.get(), wide_);
-    // A source's keys stand together: [heads, length, stride].
-    const auto place = [&](int begin, int length, int head, int token) {
-        return (static_cast<size_t>(begin) * heads + static_cast<size_t>(head) * length + token) * stride;
-    };
-    const auto each = [&](auto&& work) {
-        member.share(sources * heads, [&](int item) {
-            const int source = item / heads;
-            int begin = 0;
-            for (int s = 0; s < source; ++s) begin += lengths[s];
-            work(begin, lengths[source], item % heads);
-        });
-    };
-    each([&](int begin, int length, int head) {
-        float* scores = scratches_[member.index()].scores.get();
-        for (int i = 0; i < length; ++i) {
-            const float* row = wide_rows_.get() + static_cast<size_t>(begin + i) * wide_ + head * width;
-            Half* key = encoder_keys_.get() + place(begin, length, head, i);
-            store_half(row + inner, width, key);
-            store_half(row + 2 * inner, width, key + values);
-        }
-        for (int i = 0; i < length; ++i) {
-            float* query = wide_rows_.get() + static_cast<size_t>(begin + i) * wide_ + head * width;
-            for (int c = 0; c < width; ++c) query[c] *= encoder_.scale;
-            Half* keys = encoder_keys_.get() + place(begin, length, head, 0);
-            Head all{keys, keys + values, length};
-            if (encoder_.relative)
-                all.bias = encoder_.relative + static_cast<size_t>(head) * shape_.relative_span + shape_.relative_span / 2 - i;
-            attend(query, all, width, scores, mixed_.get() + static_cast<size_t>(begin + i) * inner_ + head * width);
-        }
+    member.share(sources * heads, [&](int item) {
+        const int source = item / heads, head = item % heads;
+        int begin = 0;
+        for (int s = 0; s < source; ++s) begin += lengths[s];
+        const float* queries = wide_rows_.get() + static_cast<size_t>(begin) * wide_ + head * width;
+        Sequence all{queries + inner, queries + 2 * inner, lengths[source], static_cast<size_t>(wide_)};
+        if (encoder_.relative) all.bias = encoder_.relative + static_cast<size_t>(head) * shape_.relative_span + shape_.relative_span / 2;
+        float* mixed = mixed_.get() + static_cast<size_t>(begin) * inner_ + head * width;
+        attend_all(queries, encoder_.scale, all, width, scratches_[member.index()].scores.get(), mixed, inner_);
     });
     member.share(count, [&](int row) { round_row(mixed_.get() + static_cast<size_t>(row) * inner_, inner, rounded(inner), row); });
     layer[Part::attention_out].add(member, rounded(inner), count, hidden_.get(), stride_);

@@ -17,24 +17,27 @@ class Measure {
     int threads(double products) {
         if (most_ == 1) return 1;
         Pace& pace = pace_of(products);
-        const bool is_trial = ++pace.calls % EVERY == 0 || pace.seconds[0] == 0 || pace.seconds[1] == 0;
+        if (++pace.calls <= FIRST) return pace.calls % 2 ? most_ : 1;
         const bool is_faster_together = pace.seconds[1] <= pace.seconds[0];
-        return (is_trial ? pace.seconds[1] == 0 || (pace.seconds[0] != 0 && !is_faster_together) : is_faster_together) ? most_ : 1;
+        const bool is_trial = pace.calls % EVERY == 0;
+        return is_faster_together != is_trial ? most_ : 1;
     }
 
     void record(double products, int threads, double seconds) {
-        if (most_ == 1) return;
-        double& lately = pace_of(products).seconds[threads > 1];
+        Pace& pace = pace_of(products);
+        double& lately = pace.seconds[threads > 1];
         const double each = seconds / products;
-        lately = lately == 0 ? each : lately + (each - lately) * WEIGHT;
+        // The first calls of either kind touch new memory: the next ones replace what they took.
+        lately = pace.calls <= FIRST ? each : lately + (each - lately) * WEIGHT;
     }
 
   private:
-    static constexpr int EVERY = 32;        // calls: one is a trial
+    static constexpr uint32_t FIRST = 4;    // calls, in turns
+    static constexpr uint32_t EVERY = 16;   // calls: one is a trial of the slower way
     static constexpr double WEIGHT = 0.25;  // of the newest call
     struct Pace {
         uint32_t calls = 0;
-        double seconds[2] = {0, 0};  // per product: alone, together; 0 is not known yet
+        double seconds[2] = {0, 0};  // per product: alone, together
     };
     Pace& pace_of(double products) { return paces_[std::ilogb(products > 1 ? products : 1) & 63]; }
 

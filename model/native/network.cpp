@@ -22,7 +22,7 @@ Network::Network(const Shape& shape, int threads, double thread_products)
     stride_ = round_up(shape.width, TILE);
     inner_ = round_up(std::max(encoder_inner, decoder_inner), TILE);
     const int gates = shape.is_gated ? 2 : 1;
-    wide_ = round_up(std::max({3 * inner_, gates * std::max(encoder_.hidden, decoder_.hidden)}), TILE);
+    wide_ = round_up(std::max({3 * inner_, gates * std::max(encoder_.hidden, decoder_.hidden)}), TILE) + LANES;  // not a power of two: rows would push each other out of the cache
     const auto products = [&](const Stack& stack, int attentions) {
         const double inner = stack.heads * stack.head_width;
         return stack.layers.size() * shape.width * (attentions * inner + (gates + 1.0) * stack.hidden);
@@ -41,7 +41,7 @@ size_t Network::bytes() const {
     return total;
 }
 
-void Network::reserve(int rows, int longest) {
+void Network::reserve(int rows, size_t scores) {
     const size_t count = rows;
     hidden_.reserve(count * stride_);
     normed_.reserve(count * stride_);
@@ -50,7 +50,7 @@ void Network::reserve(int rows, int longest) {
     values_.reserve(count * std::max(wide_, stride_));
     scales_.reserve(count);
     shifts_.reserve(count);
-    for (Scratch& scratch : scratches_) scratch.scores.reserve(round_up(longest, LANES));
+    for (Scratch& scratch : scratches_) scratch.scores.reserve(scores);
 }
 
 // Embeds a token; `first` is the norm that the first branch reads through, if any.

@@ -129,7 +129,7 @@ class Network {
 
     template <class Body>
     void together(Measure& measure, double products, Body&& body);
-    void reserve(int rows, int longest);
+    void reserve(int rows, size_t scores);
     void begin_row(const Stack& stack, int row, int token, int position, Norm first);
     void leave(int row, const Norm& own, const Norm& next);
     void finish_row(const Stack& stack, int row, const Norm& own, float scale);
@@ -158,7 +158,6 @@ class Network {
     Array<int8_t> values_;
     Array<float> scales_;
     Array<int32_t> shifts_;
-    Array<Half> encoder_keys_;
     Array<Total> totals_;  // [rows, chunks]
     std::vector<Scratch> scratches_;
     Rounded rounded(int size) { return {values_.get(), scales_.get(), shifts_.get(), round_up(size, TILE)}; }
