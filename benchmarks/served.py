@@ -126,8 +126,25 @@ def _closed_loops(bench: Bench, server: Server, section: dict[str, Any]) -> None
     bench.say(f"closed loop, single texts: {rates}")
 
 
+def over_http_base(bench: Bench, until: float) -> None:
+    """Marian base: 16 texts a request against our engine, targets of equal length."""
+    with ExitStack() as stack:
+        server = stack.enter_context(servers.stele(bench.base, latent_cache_bytes=0))
+        stele = stack.enter_context(Worker("stele", bench.base, precision="int8", rows=SLOTS))
+        server.wait()
+        stele.wait()
+        section = bench.results.sections.setdefault("http, base", {})
+        _own(bench, server, stele, section, until, "own_base", longest=32)
+
+
 def _own(
-    bench: Bench, server: Server, stele: Worker, section: dict[str, Any], until: float
+    bench: Bench,
+    server: Server,
+    stele: Worker,
+    section: dict[str, Any],
+    until: float,
+    key: str = "own",
+    longest: int = LONGEST,
 ) -> None:
     """Saturate the server, and give the same texts to the engine itself."""
     texts, window_s = bench.mixed, bench.seconds(4)
@@ -135,7 +152,7 @@ def _own(
     def served(a_request: int, clients: int) -> Callable[[], float]:
         job = Job(
             port=server.port,
-            bodies=bodies(texts, a_request),
+            bodies=bodies(texts, a_request, max_new_tokens=longest),
             clients=clients,
             warm_s=1,
             seconds=window_s,
@@ -143,7 +160,7 @@ def _own(
         return lambda: 1 / (rate_of(job) * a_request)
 
     subjects = {
-        "engine": lambda: 1 / stele.texts_per_s(texts, "de", 1, window_s),
+        "engine": lambda: 1 / stele.texts_per_s(texts, "de", 1, window_s, longest),
         "served, 16 texts": served(16, 8),
         "served, single texts": served(1, SLOTS),
     }
@@ -151,8 +168,8 @@ def _own(
     found = in_turns(subjects, turns=bench.turns, until=until, rest_s=REST_S)
     ratio = paired(found["engine"], found["served, 16 texts"])
     single = paired(found["engine"], found["served, single texts"])
-    bench.results.ratios["own"] = ratio
-    bench.results.notes["own"] = f"single texts from {SLOTS} clients: {single.median:.2f}"
+    bench.results.ratios[key] = ratio
+    bench.results.notes[key] = f"single texts from {SLOTS} clients: {single.median:.2f}"
     section["own"] = {
         "texts_per_s": {name: inverted(each) for name, each in found.items()},
         "ratio": ratio.as_json(),

@@ -5,7 +5,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks.direct import LONGEST, Ids, Work
+from benchmarks.direct import Ids, Work
 from model import Arrival, DecodingOptions, Precision, load
 from server import __version__
 
@@ -57,15 +57,18 @@ class SteleDirect:
         return [_without_end(target, eos, work.longest) for target in targets]
 
     def texts_per_s(
-        self, texts: Sequence[str], target: str, warm_s: float, seconds: float
+        self, texts: Sequence[str], target: str, warm_s: float, seconds: float, longest: int
     ) -> float:
         """Return how many of `texts`, over and over, end in a second while all rows are busy.
 
         As a closed loop of clients counts it: what ends in the first `warm_s` is left out.
+
+        Args:
+            longest: tokens of a target at most.
         """
         tokenizer, runner = self._model.tokenizer, self._model.runner
         sources = [tokenizer.prompt(text, "en", target).source for text in texts]
-        waiting, options = itertools.cycle(sources), DecodingOptions(max_new_tokens=LONGEST)
+        waiting, options = itertools.cycle(sources), DecodingOptions(max_new_tokens=longest)
         free, lengths, ended = list(range(self._rows)), dict[int, int](), 0
         began = time.perf_counter()
         while (now := time.perf_counter() - began) < warm_s + seconds:
@@ -76,7 +79,7 @@ class SteleDirect:
             names, free = list(lengths), []
             for name, step in zip(names, runner.launch(names).result(), strict=True):
                 lengths[name] += len(step.tokens)
-                if runner.config.eos in step.tokens or lengths[name] >= LONGEST:
+                if runner.config.eos in step.tokens or lengths[name] >= longest:
                     free.append(name)
             for name in free:
                 del lengths[name]

@@ -14,7 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self
 
-from benchmarks.direct import Direct, Work
+from benchmarks.direct import LONGEST, Direct, Work
 from benchmarks.memory import Memory, memory_of
 
 # As `stele serve` sets it, so that the engine called directly has the same threads.
@@ -70,9 +70,16 @@ class Worker:
         answer = self._ask({"texts": texts, "target": target})
         return answer["seconds"], answer["targets"]
 
-    def texts_per_s(self, texts: list[str], target: str, warm_s: float, seconds: float) -> float:
+    def texts_per_s(
+        self,
+        texts: list[str],
+        target: str,
+        warm_s: float,
+        seconds: float,
+        longest: int = LONGEST,
+    ) -> float:
         """Return how many texts end in a second while all rows are busy; Stele only."""
-        job = {"texts": texts, "target": target, "windows": [warm_s, seconds]}
+        job = {"texts": texts, "target": target, "windows": [warm_s, seconds, longest]}
         rate: float = self._ask(job)["per_s"]
         if not rate:
             raise WorkerFailed(f"no text ended within {seconds:g} s of all rows busy")

@@ -44,7 +44,7 @@ def test_a_few_streams_are_told_every_token() -> None:
 
 def test_telling_many_streams_takes_a_small_share_of_the_time_however_many_there_are() -> None:
     for streams in (5, 64, 1000):
-        assert streams / period_s(streams) * 1e-4 == pytest.approx(0.05)
+        assert streams / period_s(streams) * 1e-4 == pytest.approx(0.02)
     assert [period_s(streams) for streams in range(5)] == [0.0] * 5
 
 
@@ -56,14 +56,13 @@ def test_a_stream_is_told_its_first_news_at_once_and_later_ones_when_they_are_du
         changed = [first, second] if step > 50 else [first]
         told += [(one.id, now) for one in pacer.due(changed, 64, now)]
 
-    for identity, begin in ((1, 1 / 1024), (2, 51 / 1024)):
-        times = [now for who, now in told if who == identity]
-        assert times[0] == begin
-        assert all(
-            period_s(64) <= later - earlier <= period_s(64) + 0.0021
-            for earlier, later in pairwise(times)
-        )
-        assert len(times) == 8
+    times = {identity: [now for who, now in told if who == identity] for identity in (1, 2)}
+    assert [times[1][0], times[2][0]] == [1 / 1024, 51 / 1024]
+    assert times[1][1:] == times[2][1:], "together: waking the event loop once is cheaper"
+    assert times[1][1] - times[1][0] <= period_s(64) + 0.001
+    gaps = [later - earlier for earlier, later in pairwise(times[1][1:])]
+    assert gaps == pytest.approx([period_s(64)] * len(gaps), abs=0.001)
+    assert len(gaps) == 2
 
 
 def test_what_was_kept_back_comes_when_it_is_due_though_nothing_follows() -> None:
