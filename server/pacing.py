@@ -64,7 +64,7 @@ class Pacer:
         for generation in candidates:
             if generation.finish is not None:
                 found.append(generation)
-            elif generation.streams and generation.due_at <= now:
+            elif generation.streams and (period == 0 or generation.due_at <= now):
                 generation.due_at = _next_turn(now, period)
                 found.append(generation)
             elif generation.streams:
