@@ -24,6 +24,8 @@ from model import Arrival, DecodingOptions, Precision, Runner
 from model.backends import cpu
 from model.building import build
 from model.checkpoint import Checkpoint
+from model.native import network as native_network
+from model.runner import Network
 
 SOURCE_TOKENS = 30
 
@@ -112,9 +114,13 @@ def measure(folder: Path, precision: Precision, tokens: int, turns: int) -> dict
     before = resident_mb()
     began = time.perf_counter()
     dtype = torch.float32 if precision == "int8" else getattr(torch, precision)
-    network = build(Checkpoint(folder), dtype=dtype)
-    if precision == "int8":
-        cpu.quantise(network)
+    network: Network = built = build(Checkpoint(folder), dtype=dtype)
+    if precision == "int8" and native_network.runs(built.config):
+        network = native_network.NativeNetwork(built, torch.get_num_threads())
+    elif precision == "int8":
+        cpu.quantise(built)
+    del built
+    cpu.return_freed_memory()
     runner = Runner(network, rows=8, max_target=200, latent_bytes=0, end_is_forbidden=True)
     figures = {"load_s": time.perf_counter() - began, "held_mb": resident_mb() - before}
     tokens_per_s(runner, 1, 2)  # warm up

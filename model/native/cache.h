@@ -57,7 +57,7 @@ class Cache {
     void reorder(int count, const int32_t* rows, const int32_t* parents, int length);
 
   private:
-    static constexpr size_t MUCH = 16 << 20;
+    static constexpr size_t MUCH = 4 << 20;
     size_t size() const { return static_cast<size_t>(layers_) * rows_ * heads_ * capacity_ * stride_; }
     size_t place(int layer, int row, int head) const {
         return ((static_cast<size_t>(layer) * rows_ + row) * heads_ + head) * capacity_ * stride_;
