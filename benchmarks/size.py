@@ -114,7 +114,8 @@ def measure(folder: Path, precision: Precision, tokens: int, turns: int) -> dict
     before = resident_mb()
     began = time.perf_counter()
     dtype = torch.float32 if precision == "int8" else getattr(torch, precision)
-    network: Network = built = build(Checkpoint(folder), dtype=dtype)
+    built = build(Checkpoint(folder), dtype=dtype)
+    network: Network = built
     if precision == "int8" and native_network.runs(built.config):
         network = native_network.NativeNetwork(built, torch.get_num_threads())
     elif precision == "int8":

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 
 _LARGE = 4  # a group of more than this part of the slots gives way to smaller ones
+_SCALE = 8  # how many times the budget of source tokens there is while hardly anything runs
 _LEAST = 3  # rows that large groups may step beside others: a step of few rows costs little more
 
 
@@ -86,7 +87,7 @@ class Scheduler:
         One that needs more slots than are free lets nobody pass, or it might wait for ever.
         """
         admitted: dict[int, Generation] = {}
-        budget = self._source_tokens_per_tick
+        budget = self._source_tokens()
         while self._free and (group := self._next_group()) is not None:
             first = self._waiting[group][0]
             budget -= len(first.source)
@@ -95,6 +96,10 @@ class Scheduler:
             self._start(first, now)
             admitted[first.slots[0]] = first
         return admitted
+
+    def _source_tokens(self) -> int:
+        """Return how many may be encoded now: the fewer rows run, the fewer are kept waiting."""
+        return self._source_tokens_per_tick * self.slots // max(self.used, self.slots // _SCALE, 1)
 
     def _next_group(self) -> int | None:
         """Return the group whose turn it is; none while all that wait are to give way."""

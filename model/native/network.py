@@ -230,14 +230,15 @@ class NativeNetwork:
         """Return the latents [length, width] of sources of any lengths."""
         lengths = np.array([len(source) for source in sources], np.int32)
         tokens = np.concatenate([np.asarray(source, np.int32) for source in sources])
-        latents = torch.empty(len(tokens), self.config.width)
+        # NumPy's arrays: PyTorch's operators would let go of the interpreter, one by one.
+        latents = np.empty((len(tokens), self.config.width), np.float32)
         check(
             self.library.stele_encode(
                 self.handle,
                 len(lengths),
                 lengths.ctypes.data,
                 tokens.ctypes.data,
-                latents.data_ptr(),
+                latents.ctypes.data,
             )
         )
-        return list(torch.split(latents, lengths.tolist()))
+        return [torch.from_numpy(one) for one in np.split(latents, lengths.cumsum()[:-1])]

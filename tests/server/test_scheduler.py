@@ -141,20 +141,41 @@ def test_a_group_keeps_its_order() -> None:
 @pytest.mark.parametrize(
     ("sources", "budget", "admitted"),
     [
-        ([10, 10, 10], 30, 3),
-        ([10, 10, 10], 29, 2),
-        ([10, 10, 10], 10, 1),
-        ([500, 10], 10, 1),  # one is always admitted, however long
-        ([1, 500, 1], 10, 1),  # nobody overtakes
+        ([10, 10, 10], 15, 3),
+        ([10, 10, 10], 14, 2),
+        ([10, 10, 10], 5, 1),
+        ([500, 10], 5, 1),  # one is always admitted, however long
+        ([1, 500, 1], 5, 1),  # nobody overtakes
     ],
 )
 def test_source_tokens_bound_what_one_tick_admits(
     sources: list[int], budget: int, admitted: int
 ) -> None:
-    waiting = [generation(i, group=i, source=size) for i, size in enumerate(sources)]
-    subject = scheduler(*waiting, slots=8, budget=budget)
+    subject = half_taken(budget)
+    for i, size in enumerate(sources):
+        subject.add(generation(i, group=i, source=size))
 
     assert len(subject.admit(0.0)) == admitted
+
+
+def half_taken(budget: int) -> Scheduler:
+    subject = scheduler(
+        *[generation(90 + i, group=90 + i) for i in range(4)], slots=8, budget=budget
+    )
+    while len(subject.running) < 4:
+        subject.admit(0.0)
+    return subject
+
+
+@pytest.mark.parametrize(("budget", "admitted"), [(1, 1), (2, 2), (3, 3)])
+def test_the_fewer_slots_are_taken_the_more_one_tick_admits(budget: int, admitted: int) -> None:
+    free, half = scheduler(slots=8, budget=budget), half_taken(budget)
+    for subject in (free, half):
+        for i in range(3):
+            subject.add(generation(i, group=i, source=8))
+
+    assert len(free.admit(0.0)) == admitted
+    assert len(half.admit(0.0)) == 1
 
 
 def test_a_cancelled_one_in_the_middle_of_its_group_is_never_admitted() -> None:
