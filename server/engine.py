@@ -7,7 +7,7 @@ import itertools
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 
 from model import Arrival, Step
@@ -17,7 +17,7 @@ from server.generation import Finish, Generation
 from server.isolation import isolated
 from server.messages import Request, Update, begun, news_of
 from server.metrics import ModelMetrics
-from server.pacing import Pacer, steps_at_once
+from server.pacing import Pacer, rows_by_step, steps_at_once
 from server.runner import Runner
 from server.scheduler import Scheduler
 
@@ -284,7 +284,9 @@ class Engine:
         self, names: Sequence[int], steps: Sequence[tuple[int, Step]], began: float, now: float
     ) -> float:
         """Measure the steps of one launch; returns when the first of them ended."""
-        sizes = _sizes({name: len(self._scheduler.running[name].slots) for name in names}, steps)
+        sizes = rows_by_step(
+            {name: len(self._scheduler.running[name].slots) for name in names}, steps
+        )
         self._step_s = (now - began) / len(sizes)
         last, self._last_step_at = self._last_step_at, now
         between_s = self._step_s if last is None else (now - last) / len(sizes)
@@ -340,14 +342,3 @@ class Engine:
     def __repr__(self) -> str:
         state = "closed" if self._closed else "open"
         return f"<Engine {state}, {self._held} held, {self._scheduler!r}>"
-
-
-def _sizes(rows: Mapping[int, int], steps: Sequence[tuple[int, Step]]) -> list[int]:
-    """Return how many rows each step of a launch had; a target of several rows takes one step.
-
-    Args:
-        rows: by name, of all that were launched.
-    """
-    tokens = [len(step.tokens) for name, step in steps if rows[name] == 1]
-    later = range(1, max(tokens, default=1))
-    return [sum(rows.values()), *(sum(count > place for count in tokens) for place in later)]

@@ -1,9 +1,15 @@
 """Pacing: for how long the engine goes on before it turns to what happens around it."""
 
+from __future__ import annotations
+
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from server.generation import Generation
+
+if TYPE_CHECKING:
+    from model import Step
 
 MOST_STEPS = 8
 _LONGEST_S = 0.02  # of several steps together
@@ -70,3 +76,14 @@ class Pacer:
             elif generation.streams:
                 self._behind[generation] = None
         return found
+
+
+def rows_by_step(rows: Mapping[int, int], steps: Sequence[tuple[int, Step]]) -> list[int]:
+    """Return how many rows each step of a launch had; a target of several rows takes one step.
+
+    Args:
+        rows: by name, of all that were launched.
+    """
+    tokens = [len(step.tokens) for name, step in steps if rows[name] == 1]
+    later = range(1, max(tokens, default=1))
+    return [sum(rows.values()), *(sum(count > place for count in tokens) for place in later)]

@@ -22,7 +22,8 @@ Network::Network(const Shape& shape, int threads, double thread_products)
     stride_ = round_up(shape.width, TILE);
     inner_ = round_up(std::max(encoder_inner, decoder_inner), TILE);
     const int gates = shape.is_gated ? 2 : 1;
-    wide_ = round_up(std::max({3 * inner_, gates * std::max(encoder_.hidden, decoder_.hidden)}), TILE) + LANES;  // not a power of two: rows would push each other out of the cache
+    // Not a power of two, or rows would push each other out of the processor's cache.
+    wide_ = round_up(std::max({3 * inner_, gates * std::max(encoder_.hidden, decoder_.hidden)}), TILE) + LANES;
     const auto products = [&](const Stack& stack, int attentions) {
         const double inner = stack.heads * stack.head_width;
         return stack.layers.size() * shape.width * (attentions * inner + (gates + 1.0) * stack.hidden);
