@@ -119,8 +119,8 @@ def load(
 
     Args:
         name: how clients call it; the folder's name by default.
-        precision: of weights and activations; int8 is for CPUs and keeps norms, attention and
-            caches in float32. auto takes what serves the family best on the device.
+        precision: of weights and activations; int8 is for CPUs and keeps norms and softmax in
+            float32. auto takes what serves the family best on the device.
         slots: hypotheses decoded together at most.
         latent_bytes: bound of the latent cache.
 

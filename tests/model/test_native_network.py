@@ -53,6 +53,23 @@ def quantised(**kind: Any) -> EncoderDecoder:
     return network
 
 
+def assert_computes(
+    compiled: NativeNetwork,
+    int8: EncoderDecoder,
+    exact: EncoderDecoder,
+    sources: list[tuple[int, ...]],
+    targets: Tensor,
+) -> None:
+    assert_agrees(
+        torch.cat(compiled.encode(sources)), encodings(int8, sources), encodings(exact, sources)
+    )
+    assert_agrees(
+        Rows(compiled, sources).feed_all(targets),
+        logits(int8, sources, targets),
+        logits(exact, sources, targets),
+    )
+
+
 @NEEDS_LIBRARY
 @needs_int8
 @every_kind
@@ -62,14 +79,7 @@ def test_encodings_and_logits_agree_with_the_eager_int8_network(kind: dict[str, 
     sources = random_tokens(1, LENGTHS, exact.config.source_vocabulary)
     targets = torch.tensor(random_tokens(2, [20] * len(sources), exact.config.vocabulary))
 
-    assert_agrees(
-        torch.cat(compiled.encode(sources)), encodings(int8, sources), encodings(exact, sources)
-    )
-    assert_agrees(
-        Rows(compiled, sources).feed_all(targets),
-        logits(int8, sources, targets),
-        logits(exact, sources, targets),
-    )
+    assert_computes(compiled, int8, exact, sources, targets)
 
 
 @NEEDS_LIBRARY
@@ -80,14 +90,7 @@ def test_padding_tokens_stand_nowhere_where_positions_count_the_others() -> None
     sources = [(5, PAD, PAD, 7, PAD, 9, 3, 0), (PAD, 4), (3, PAD), (PAD,)]
     targets = torch.tensor([[PAD, 5, PAD, 6], [PAD, PAD, 7, 8], [1, 2, 3, 4], [9, PAD, 9, PAD]])
 
-    assert_agrees(
-        torch.cat(compiled.encode(sources)), encodings(int8, sources), encodings(exact, sources)
-    )
-    assert_agrees(
-        Rows(compiled, sources).feed_all(targets),
-        logits(int8, sources, targets),
-        logits(exact, sources, targets),
-    )
+    assert_computes(compiled, int8, exact, sources, targets)
 
 
 @NEEDS_LIBRARY
