@@ -1,15 +1,14 @@
 """KVCache: keys and values of running rows (self-attention) and their sources (cross)."""
 
-import heapq
 import math
 import mmap
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from model.config import ModelConfig
+from model.sources import Held, SourceTable
 from model.transformer import readable_bias
 
 LENGTH_STEP = 32  # reads are padded to it, so that a row's result never depends on its neighbours'
@@ -28,13 +27,6 @@ def _zeros(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> 
     if hasattr(mmap, "MADV_NOHUGEPAGE"):  # a huge page would make whole rows resident at once
         memory.madvise(mmap.MADV_NOHUGEPAGE)
     return torch.frombuffer(memory, dtype=dtype).view(shape)
-
-
-@dataclass(slots=True)
-class _Source:
-    index: int
-    rows: int = 0  # that read it
-    is_clean: bool = True
 
 
 class KVCache:
@@ -63,9 +55,7 @@ class KVCache:
         self.source_keys, self.source_values = pool(max_source), pool(max_source)
         self.source_lengths = torch.ones(rows, dtype=torch.long, device=device)
         self.row_sources = torch.zeros(rows, dtype=torch.long, device=device)
-        self._free_sources = list(range(rows))  # a heap: what arrives together lies together
-        self._sources: dict[Hashable, _Source] = {}
-        self._row_key: dict[int, Hashable] = {}
+        self._sources = SourceTable(rows)
 
     def holds(self, key: Hashable) -> bool:
         """Whether the source `key` is already here, so that a new row may share it."""
@@ -76,22 +66,18 @@ class KVCache:
 
         It stays until a row has been bound to it and the last such row is released.
         """
-        index = self._free_sources[0]
+        (index,) = self._sources.next_indices(1)
         length = keys_values[0][0].shape[1]
         for layer, (keys, values) in enumerate(keys_values):
             self.source_keys[layer, index, :, :length] = keys
             self.source_values[layer, index, :, :length] = values
         self.source_lengths[index] = length
         is_finite = all(bool(t.isfinite().all()) for pair in keys_values for t in pair)
-        heapq.heappop(self._free_sources)
-        self._sources[key] = _Source(index, is_clean=is_finite)
+        self._sources.add(key, is_clean=is_finite)
 
     def bind(self, row: int, key: Hashable) -> None:
         """Let a free row read the source `key`."""
-        source = self._sources[key]
-        source.rows += 1
-        self._row_key[row] = key
-        self.row_sources[row] = source.index
+        self.row_sources[row] = self._sources.bind(row, key)
 
     def reorder(self, rows: Tensor, parents: Tensor, length: int) -> None:
         """Give each of `rows` the first `length` positions of its parent, both [rows]."""
@@ -103,34 +89,26 @@ class KVCache:
 
     def release(self, row: int, *, is_clean: bool = True) -> None:
         """Free a row, and its source with its last row; zeros replace what is not clean."""
-        key = self._row_key.pop(row)
-        source = self._sources[key]
-        source.rows -= 1
-        source.is_clean &= is_clean
         if not is_clean:
             self.row_keys[:, row] = self.row_values[:, row] = 0
-        if not source.rows:
-            self._drop(key, source)
-
-    def _drop(self, key: Hashable, source: _Source) -> None:
-        if not source.is_clean:
-            self.source_keys[:, source.index] = self.source_values[:, source.index] = 0
-        del self._sources[key]
-        heapq.heappush(self._free_sources, source.index)
+        if dropped := self._sources.release(row, is_clean=is_clean):
+            self._clean(dropped)
 
     def drop_unread(self) -> None:
         """Free every source that no row is bound to."""
-        for key, source in list(self._sources.items()):
-            if not source.rows:
-                self._drop(key, source)
+        for dropped in self._sources.drop_unread():
+            self._clean(dropped)
+
+    def _clean(self, source: Held) -> None:
+        if not source.is_clean:
+            self.source_keys[:, source.index] = self.source_values[:, source.index] = 0
 
     def step(self, rows: Tensor, positions: Tensor) -> "StepMemory":
         """Open the cache for one decode step of `rows` at `positions`, both [rows]."""
         return StepMemory(self, rows, positions)
 
     def __repr__(self) -> str:
-        rows, sources = self.row_keys.shape[1], self.source_keys.shape[1]
-        return f"<KVCache {len(self._row_key)}/{rows} rows, {len(self._sources)}/{sources} sources>"
+        return f"<KVCache {self._sources!r}>"
 
 
 class StepMemory:

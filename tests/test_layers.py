@@ -97,6 +97,7 @@ LAYERS = [
     "model.decoding.options",
     "model.latent_cache",
     "model.kv_cache",
+    "model.sources",
     "model.transformer",
     "model.layers",
     "model.positions",

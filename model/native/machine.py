@@ -1,7 +1,6 @@
 """The compiled machine: int8 on CPUs, one call a step, the choice of tokens included."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from torch import Tensor
 
@@ -14,14 +13,9 @@ from model.latent_cache import Source
 from model.machine import Gain, alignments, wants_attention
 from model.native.cache import Findings, NativeCache
 from model.native.network import NativeNetwork
+from model.sources import SourceTable
 
 ROW_STEP = 8  # PyTorch's operators give a row of logits the same bits at every multiple of it
-
-
-@dataclass(slots=True)
-class _Held:
-    index: int
-    rows: int = 0  # that read it
 
 
 class NativeMachine:
@@ -36,10 +30,7 @@ class NativeMachine:
         """Allocate the cache of `rows`, each of up to `max_target` tokens."""
         self._network, self._table, self._chooser = network, table, chooser
         self._cache = NativeCache(network, rows, max_target)
-        self._rows = rows
-        self._free = list(reversed(range(rows)))
-        self._sources: dict[Source, _Held] = {}
-        self._source_of: dict[int, Source] = {}
+        self._sources = SourceTable(rows)
 
     def encode(self, sources: Sequence[Source]) -> list[Tensor]:
         """As `Machine` says."""
@@ -53,37 +44,23 @@ class NativeMachine:
         """As `Machine` says."""
         if not sources:
             return
-        indices = self._free[-len(sources) :]
-        self._cache.add_sources(indices, latents)
-        del self._free[-len(sources) :]
-        for source, index in zip(sources, indices, strict=True):
-            self._sources[source] = _Held(index)
+        self._cache.add_sources(self._sources.next_indices(len(sources)), latents)
+        for source in sources:
+            self._sources.add(source)
 
     def drop_unread(self) -> None:
         """As `Machine` says."""
-        for source, held in list(self._sources.items()):
-            if not held.rows:
-                self._drop(source)
-
-    def _drop(self, source: Source) -> None:
-        index = self._sources.pop(source).index
-        self._cache.close_source(index)
-        self._free.append(index)
+        for dropped in self._sources.drop_unread():
+            self._cache.close_source(dropped.index)
 
     def bind(self, row: int, source: Source) -> None:
         """As `Machine` says."""
-        held = self._sources[source]
-        held.rows += 1
-        self._source_of[row] = source
-        self._cache.bind(row, held.index)
+        self._cache.bind(row, self._sources.bind(row, source))
 
     def release(self, row: int, *, is_clean: bool) -> None:
         """As `Machine` says."""
-        source = self._source_of.pop(row)
-        held = self._sources[source]
-        held.rows -= 1
-        if not held.rows:
-            self._drop(source)
+        if dropped := self._sources.release(row):
+            self._cache.close_source(dropped.index)
 
     def reorder(self, rows: Sequence[int], parents: Sequence[int], length: int) -> None:
         """As `Machine` says."""
@@ -142,8 +119,7 @@ class NativeMachine:
         self._cache.interrupt()
 
     def __repr__(self) -> str:
-        running, sources = len(self._source_of), len(self._sources)
-        return f"<NativeMachine {running}/{self._rows} rows, {sources}/{self._rows} sources>"
+        return f"<NativeMachine {self._sources!r}>"
 
 
 def _picked(findings: Findings, widths: Sequence[int], aligned: dict[int, Alignment]) -> Picks:
