@@ -22,7 +22,7 @@ class Findings:
         tokens: [rows, most], likeliest first; what there were too few of has the value -inf.
         values: [rows, most] log-probabilities; logits where the width asked for was 0.
         healthy: [rows] whether a row's logits were numbers and the best of them finite.
-        logits: [rows, vocabulary], where asked for.
+        logits: [rows whose logits were asked for, vocabulary], if any.
         attention: [layers, rows, heads, source], where asked for.
     """
 
@@ -92,7 +92,7 @@ class NativeCache:
         positions: Sequence[int],
         widths: Sequence[int],
         *,
-        wants_logits: bool = False,
+        logits_of: Sequence[int] = (),
         attention_to: int = 0,
     ) -> Findings:
         """Decode one token in every row.
@@ -101,17 +101,19 @@ class NativeCache:
             tokens, positions: what each row reads, and where that stands.
             widths: how many candidates each row wants; 0 is the likeliest token only, without its
                 probability.
+            logits_of: places in `rows` whose logits are wanted, in ascending order.
             attention_to: source tokens whose attention is wanted, at least the longest source.
         """
         config, count, most = self._network.config, len(rows), max(1, max(widths))
-        asked = np.array([rows, tokens, positions, widths], np.int32)
+        asked = np.array([rows, tokens, positions, widths, [-1] * count], np.int32)
+        asked[4, list(logits_of)] = range(len(logits_of))
         found = np.empty((count, most), np.int32), np.empty((count, most), np.float32)
         healthy = np.empty(count, np.bool_)
-        logits = torch.empty(count, config.vocabulary) if wants_logits else None
+        logits = torch.empty(len(logits_of), config.vocabulary) if logits_of else None
         shape = config.decoder_layers, count, config.decoder_heads, attention_to
         attention = torch.zeros(shape) if attention_to else None
         address, row = asked.ctypes.data, asked.strides[0]
-        ask = Ask(count, address, address + row, address + 2 * row, address + 3 * row, most)
+        ask = Ask(count, *(address + index * row for index in range(len(asked))), most)
         into = Found(
             found[0].ctypes.data,
             found[1].ctypes.data,

@@ -49,7 +49,8 @@ void Network::look(Scratch& scratch, const Ask& ask, const Found& found, int chu
     float* values = scratch.values.get() + static_cast<size_t>(place) * ask.most;
     int32_t* tokens = scratch.tokens.get() + static_cast<size_t>(place) * ask.most;
     int& filled = scratch.counts[place];
-    if (found.logits) std::memcpy(found.logits + static_cast<size_t>(place) * shape_.vocabulary + first, logits, count * sizeof(float));
+    if (found.logits && ask.lines[place] >= 0)
+        std::memcpy(found.logits + static_cast<size_t>(ask.lines[place]) * shape_.vocabulary + first, logits, count * sizeof(float));
     __m512 largest = _mm512_set1_ps(NEVER);
     const auto is_possible = [&](int at) { return std::find(suppressed_.begin(), suppressed_.end(), first + at) == suppressed_.end(); };
     for (int i = 0; i < count; i += LANES) {

@@ -60,7 +60,7 @@ void Network::run(Cache& cache, const Run& run) {
     std::vector<uint8_t> healthy(run.count);
     int count = run.count;
     for (int step = 0; step < run.steps && count; ++step) {
-        decode(cache, {count, rows.data(), tokens.data(), positions.data(), widths.data(), 1},
+        decode(cache, {count, rows.data(), tokens.data(), positions.data(), widths.data(), nullptr, 1},
                {best.data(), values.data(), healthy.data(), nullptr, nullptr, 0});
         int left = 0;
         for (int i = 0; i < count; ++i) {

@@ -55,6 +55,7 @@ class Ask(ctypes.Structure):
         ("tokens", c_void_p),
         ("positions", c_void_p),
         ("widths", c_void_p),
+        ("lines", c_void_p),
         ("most", c_int),
     ]
 

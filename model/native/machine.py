@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor
 
 from model.decoding.picks import Picks
@@ -70,6 +71,7 @@ class NativeMachine:
         """As `Machine` says."""
         rows = [row for target in targets for row in target.rows]
         widths = self._chooser.demand(targets)
+        places = [place for place, width in enumerate(widths) if width == LOGITS]
         longest = max(target.source_length for target in targets)
         decoded, newest = self._table.decoded, self._table.newest
         findings = self._cache.step(
@@ -77,28 +79,27 @@ class NativeMachine:
             [newest[row] for row in rows],
             [decoded[row] for row in rows],
             [max(width, 0) for width in widths],
-            wants_logits=LOGITS in widths,
+            logits_of=places,
             attention_to=longest if wants_attention(targets) else 0,
         )
         weights = findings.attention
         aligned = {} if weights is None else alignments(weights, targets)
         picks = _picked(findings, widths, aligned)
         if findings.logits is not None:
-            self._read(findings.logits, targets, widths, picks)
+            self._read(findings.logits, targets, places, picks)
         return picks
 
     def _read(
-        self, logits: Tensor, targets: Sequence[Target], widths: Sequence[int], picks: Picks
+        self, logits: Tensor, targets: Sequence[Target], places: Sequence[int], picks: Picks
     ) -> None:
         """Let the filters and draws of PyTorch choose for the rows that need all their logits."""
-        places = [place for place, width in enumerate(widths) if width == LOGITS]
         asking, place = [], 0
         for target in targets:
-            if widths[place] == LOGITS:
+            if place in places:
                 asking.append(target)
             place += len(target.rows)
-        padding = -len(places) % ROW_STEP
-        selected = logits[[*places, *places[:1] * padding]]
+        padding = logits[:1].expand(-len(places) % ROW_STEP, -1)
+        selected = torch.cat([logits, padding])
         aligned = {i: picks.alignments[p] for i, p in enumerate(places) if p in picks.alignments}
         read = self._chooser.read(selected, asking, aligned)
         for index, place in enumerate(places):

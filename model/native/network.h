@@ -66,6 +66,7 @@ struct Ask {
     const int32_t* tokens;     // to be read
     const int32_t* positions;  // where they stand
     const int32_t* widths;     // candidates wanted; 0 means the likeliest token without its probability
+    const int32_t* lines;      // where in `Found::logits` each row's go, or -1; null for none
     int most;                  // the largest of them, at least 1
 };
 
@@ -74,7 +75,7 @@ struct Found {
     int32_t* tokens;     // [count, most], likeliest first
     float* values;       // [count, most]: log-probabilities; logits where the width is 0
     uint8_t* healthy;    // [count]: whether every possible logit was a number and the best value is finite
-    float* logits;       // [count, vocabulary], or null
+    float* logits;       // [lines, vocabulary], or null
     float* attention;    // [layers, count, heads, attention_stride], or null: of the source
     int attention_stride;
 };

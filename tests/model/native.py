@@ -99,7 +99,12 @@ class Rows:
         widths = [widths] * len(rows) if isinstance(widths, int) else widths
         positions = [self.positions[row] for row in rows]
         found = self.cache.step(
-            rows, list(tokens.values()), positions, widths, wants_logits=True, attention_to=64
+            rows,
+            list(tokens.values()),
+            positions,
+            widths,
+            logits_of=range(len(rows)),
+            attention_to=64,
         )
         for row in rows:
             self.positions[row] += 1

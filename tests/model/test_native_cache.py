@@ -53,6 +53,20 @@ def test_candidates_are_those_of_a_stable_sort_of_the_logits(vocabulary: int, th
         assert found.healthy.all()
 
 
+@pytest.mark.parametrize("threads", [1, 2])
+def test_logits_are_those_of_the_rows_asked_for(threads: int) -> None:
+    network = compiled(threads, vocabulary=333)  # several chunks
+    all_rows, some_rows = Rows(network, SOURCES), Rows(network, SOURCES)
+    count = len(SOURCES)
+    everything = all_rows.feed(dict.fromkeys(range(count), 3)).logits
+    assert everything is not None
+
+    tokens, zeros = [3] * count, [0] * count
+    some = some_rows.cache.step(range(count), tokens, zeros, zeros, logits_of=[1, 4]).logits
+    assert some is not None
+    assert some.equal(everything[[1, 4]])
+
+
 @pytest.mark.parametrize("threads", [1, 2, 3])
 def test_of_equal_tokens_the_lowest_id_comes_first(threads: int) -> None:
     network = NativeNetwork(tied_network(), threads, thread_products=1)
