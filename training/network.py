@@ -18,33 +18,8 @@ def build(
     so that a post-norm stack begins close to the identity and bears a high learning rate.
     """
     pad = vocabulary_size - 1
-    model = MarianMTModel(
-        MarianConfig(
-            vocab_size=vocabulary_size,
-            decoder_vocab_size=vocabulary_size,
-            d_model=width,
-            encoder_layers=encoder_layers,
-            decoder_layers=decoder_layers,
-            encoder_ffn_dim=4 * width,
-            decoder_ffn_dim=4 * width,
-            encoder_attention_heads=width // 64,
-            decoder_attention_heads=width // 64,
-            max_position_embeddings=512,
-            activation_function="relu",
-            dropout=0.1,
-            attention_dropout=0.0,
-            activation_dropout=0.0,
-            scale_embedding=True,
-            share_encoder_decoder_embeddings=True,
-            tie_word_embeddings=True,
-            eos_token_id=0,
-            forced_eos_token_id=None,
-            pad_token_id=pad,
-            bos_token_id=None,
-            decoder_start_token_id=pad,
-            attn_implementation="eager",
-        )
-    )
+    config = _shape(vocabulary_size, width, encoder_layers, decoder_layers)
+    model = MarianMTModel(config)
     branches = 2 * encoder_layers + 3 * decoder_layers
     for name, parameter in model.named_parameters():
         if parameter.dim() != 2 or "embed_positions" in name:
@@ -61,6 +36,38 @@ def build(
     del model.final_logits_bias
     model.final_logits_bias = nn.Parameter(torch.zeros(1, vocabulary_size))
     return model
+
+
+def _shape(
+    vocabulary_size: int, width: int, encoder_layers: int, decoder_layers: int
+) -> MarianConfig:
+    """Return a configuration with heads of 64, which decodes as OPUS-MT's checkpoints do."""
+    pad = vocabulary_size - 1
+    return MarianConfig(
+        vocab_size=vocabulary_size,
+        decoder_vocab_size=vocabulary_size,
+        d_model=width,
+        encoder_layers=encoder_layers,
+        decoder_layers=decoder_layers,
+        encoder_ffn_dim=4 * width,
+        decoder_ffn_dim=4 * width,
+        encoder_attention_heads=width // 64,
+        decoder_attention_heads=width // 64,
+        max_position_embeddings=512,
+        activation_function="relu",
+        dropout=0.1,
+        attention_dropout=0.0,
+        activation_dropout=0.0,
+        scale_embedding=True,
+        share_encoder_decoder_embeddings=True,
+        tie_word_embeddings=True,
+        eos_token_id=0,
+        forced_eos_token_id=None,
+        pad_token_id=pad,
+        bos_token_id=None,
+        decoder_start_token_id=pad,
+        attn_implementation="eager",
+    )
 
 
 def token_loss(model: MarianMTModel, source: Tensor, target: Tensor, smoothing: float) -> Tensor:
