@@ -1,104 +1,17 @@
 """Engines called directly: whole translations by batch and beams, in turns with their peers."""
 
-import json
-import random
 import statistics
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import sentencepiece
-
-from benchmarks.bench import LEAST, THREADS, TURNS, Bench, best_threads, translate_in_turns
+from benchmarks.bench import THREADS, Bench, best_threads, translate_in_turns
+from benchmarks.cases import Case, base_cases, bundled_cases, fewer
 from benchmarks.direct import Ids, Work
 from benchmarks.figures import equal_share, paired
 from benchmarks.worker import Worker, WorkerFailed
-
-SOURCE, TARGET = 30, 32  # tokens, where lengths are fixed
-
-
-@dataclass(frozen=True, slots=True)
-class Case:
-    """A measurement.
-
-    Attributes:
-        key: of the goal that it decides, if it does.
-        turns: at most, where fewer than usual suffice.
-    """
-
-    name: str
-    work: Work
-    key: str | None = None
-    turns: int = TURNS
-
-
-def base_cases() -> list[Case]:
-    """Marian base: sources of 30 tokens, and of mixed lengths; targets of 32, for all end there."""
-    fixed, mixed = random_sources([SOURCE] * 64, seed=1), random_sources(_lengths(96), seed=2)
-
-    def case(rows: int, count: int, beams: int = 1) -> Case:
-        name = f"batch {rows}" + (f", beam {beams}" if beams > 1 else "")
-        work = Work(sources=fixed[:count], rows=rows, beams=beams, longest=TARGET)
-        if beams == 1:
-            return Case(name, work, f"base_{rows}")
-        return Case(name, work, "base_beam_16") if rows == 16 else Case(name, work, turns=LEAST)
-
-    def mix(rows: int, count: int) -> Case:
-        work = Work(sources=mixed[:count], rows=rows, at_once=True, longest=TARGET)
-        return Case(f"batch {rows}, mixed sources", work, turns=LEAST)
-
-    return [
-        case(1, 4),
-        case(4, 8),
-        case(16, 32),
-        case(64, 64),
-        case(1, 2, beams=4),
-        case(4, 4, beams=4),
-        case(16, 16, beams=4),
-        case(64, 64, beams=4),
-        mix(16, 32),
-        mix(64, 96),
-    ]
-
-
-def random_sources(
-    lengths: Sequence[int], seed: int, *, language: int = 8000, end: int = 0
-) -> list[Ids]:
-    """Return distinct sources of ordinary pieces: a language token, pieces, the end."""
-    chance = random.Random(seed)
-    return [[language, *(chance.randrange(300, 7900) for _ in range(n - 2)), end] for n in lengths]
-
-
-def _lengths(count: int) -> list[int]:
-    """Return source lengths as they are in running text: log-normal, 6 to 90, median 25."""
-    chance = random.Random(3)
-    return [min(90, max(6, round(chance.lognormvariate(3.2, 0.5)))) for _ in range(count)]
-
-
-def bundled_cases(bench: Bench) -> list[Case]:
-    """The bundled model: sentences of mixed lengths; each target ends where it ends."""
-    ids: dict[str, int] = json.loads((bench.bundled / "vocab.json").read_text(encoding="utf-8"))
-    sources = _tokenised(bench.bundled, bench.mixed, ids)
-    cases = []
-    sizes_of = {1: {1: 16, 4: 48, 16: 160, 64: 320}, 4: {1: 8, 4: 24, 16: 64, 64: 128}}
-    for beams, sizes in sizes_of.items():
-        for rows, count in sizes.items():
-            name = f"batch {rows}" + (f", beam {beams}" if beams > 1 else "")
-            work = Work(sources=sources[:count], rows=rows, at_once=True, beams=beams)
-            turns = LEAST if rows * beams == 256 else TURNS
-            cases.append(Case(name, work, turns=turns))
-    return cases
-
-
-def _tokenised(checkpoint: Path, texts: Sequence[str], ids: Mapping[str, int]) -> list[Ids]:
-    pieces = sentencepiece.SentencePieceProcessor(model_file=str(checkpoint / "source.spm"))
-    return [
-        [ids[">>de<<"], *(ids.get(p, ids["<unk>"]) for p in pieces.encode(t, out_type=str)), 0]
-        for t in texts
-    ]
 
 
 @contextmanager
@@ -142,16 +55,16 @@ def measure_int8(
         )
     section = bench.results.sections.setdefault(f"offline, {label}, int8", {})
     with workers(started, bench, f"{label}, int8") as ready:
-        stele = ready.pop("stele")
-        if not ready:
+        peers = {name: ready[name] for name in settings if name in ready}
+        if not peers:
             raise WorkerFailed("CTranslate2 is missing: pip install 'stele[bench]'")
-        best_threads(ready, cases[0].work)  # warm up
+        best_threads(peers, fewer(cases[0], 1).work)  # warm up
         for number, case in enumerate(cases):
             share = (until - time.monotonic()) / (len(cases) - number)
             stop = time.monotonic() + share
-            threads, calibration = best_threads(ready, case.work)
-            stele.translate(case.work)  # warm up
-            subjects = {"ctranslate2": ready[threads], "stele": stele}
+            threads, calibration = _threads(peers, case, section)
+            ready["stele"].translate(case.work)  # warm up
+            subjects = {"ctranslate2": peers[threads], "stele": ready["stele"]}
             figures, targets = compare(subjects, case, bench, stop, settings[threads][1])
             bench.targets[f"{label}, {case.name}"] = targets
             figures |= {"ctranslate2_threads": threads, "calibration_s": calibration}
@@ -161,6 +74,16 @@ def measure_int8(
                     figures["seconds"]["ctranslate2"], figures["seconds"]["stele"]
                 )
             bench.say(f"{label}, int8, {case.name}: {_line(figures)} (CTranslate2: {threads})")
+
+
+def _threads(
+    peers: Mapping[str, Worker], case: Case, section: Mapping[str, Any]
+) -> tuple[str, dict[str, float]]:
+    """Return the threads that suit a case best, and the seconds of each that was tried."""
+    if case.threads_as is None:
+        return best_threads(peers, case.work)
+    chosen: str = section[case.threads_as]["ctranslate2_threads"]
+    return chosen, {chosen: peers[chosen].seconds(case.work)}  # warms up, too
 
 
 def measure_float32(
@@ -271,7 +194,7 @@ def offline_base(bench: Bench, until: float) -> None:
     began, cases = time.monotonic(), base_cases()
     middle = began + 0.8 * (until - began)
     measure_int8(bench, "base", bench.base, cases, middle)
-    few = [_fewer(case, 2 if case.work.rows == 1 else 16) for case in (cases[0], cases[2])]
+    few = [fewer(case, 2 if case.work.rows == 1 else 16) for case in (cases[0], cases[2])]
     measure_float32(bench, "base", bench.base, few, until)
 
 
@@ -280,10 +203,5 @@ def offline_bundled(bench: Bench, until: float) -> None:
     began, cases = time.monotonic(), bundled_cases(bench)
     middle = began + 0.7 * (until - began)
     measure_int8(bench, "bundled", bench.bundled, cases, middle)
-    few = [_fewer(cases[0], 8), _fewer(cases[2], 64), _fewer(cases[5], 8)]
+    few = [fewer(cases[0], 8), fewer(cases[2], 64), fewer(cases[5], 8)]
     measure_float32(bench, "bundled", bench.bundled, few, until)
-
-
-def _fewer(case: Case, count: int) -> Case:
-    """Return the case with its first sources, for engines that are slower."""
-    return Case(case.name, replace(case.work, sources=case.work.sources[:count]), turns=LEAST)

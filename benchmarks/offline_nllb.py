@@ -4,9 +4,10 @@ import time
 from dataclasses import replace
 
 from benchmarks.bench import LEAST, THREADS, Bench, run_module
+from benchmarks.cases import SOURCE, TARGET, Case, random_sources
 from benchmarks.direct import Work
 from benchmarks.memory import available_mb
-from benchmarks.offline import SOURCE, TARGET, Case, measure_float32, measure_int8, random_sources
+from benchmarks.offline import measure_float32, measure_int8
 
 ENGLISH, END = 256_047, 2
 INT8_MB, FLOAT32_MB = 8_000, 13_000  # measured: 5,400 and 10,300 while all of them load

@@ -1,5 +1,5 @@
+from benchmarks.cases import base_cases, random_sources
 from benchmarks.checkpoints import filled_up
-from benchmarks.offline import base_cases, random_sources
 from benchmarks.texts import mixture, of_tokens, sentences
 
 
