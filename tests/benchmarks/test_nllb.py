@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+from safetensors.torch import load_file
 
 from benchmarks import bench
 from benchmarks.cases import random_sources
@@ -39,6 +40,12 @@ def test_ctranslate2_has_a_token_for_every_embedding(converted: Path) -> None:
     assert len(set(vocabulary)) == VOCABULARY
     assert vocabulary[:4] == ["<s>", "<pad>", "</s>", "<unk>"]
     assert "eng_Latn" in vocabulary[PIECES:]
+
+
+def test_special_tokens_have_the_least_of_logits(folder: Path) -> None:
+    embeddings = load_file(folder / "model.safetensors")["model.shared.weight"]
+    assert not embeddings[:4].any()
+    assert embeddings[4:].any(dim=1).all()
 
 
 def test_it_can_be_served(folder: Path) -> None:
