@@ -1,5 +1,7 @@
 """What the sections of the benchmark share: what is measured, and where results go."""
 
+import subprocess
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,6 +15,9 @@ from benchmarks.memory import Memory
 from benchmarks.texts import mixture, sentences
 from benchmarks.worker import Worker
 
+ROOT = Path(__file__).parent.parent
+TURNS = 5  # of a comparison
+LEAST = 3  # of one offline, even where they exceed the section's budget
 REST_S = 0.25  # OpenMP's threads of the subject before spin for up to 0.2 s
 
 # CTranslate2's threads: of one batch, and batches at the same time. The best are taken, case by
@@ -78,7 +83,7 @@ class Bench:
     @property
     def turns(self) -> int:
         """How often a comparison is repeated."""
-        return 1 if self.is_quick else 5
+        return 1 if self.is_quick else TURNS
 
     def seconds(self, window_s: float) -> float:
         """Return the length of a window of load."""
@@ -97,9 +102,9 @@ class Bench:
 
 
 def translate_in_turns(
-    subjects: Mapping[str, Worker], work: Work, bench: Bench, until: float
+    subjects: Mapping[str, Worker], work: Work, turns: int, until: float
 ) -> tuple[dict[str, list[float]], dict[str, list[list[int]]]]:
-    """Return each worker's seconds by turn, and its targets."""
+    """Return each worker's seconds by turn, three where there are as many, and its targets."""
     targets: dict[str, list[list[int]]] = {}
 
     def measure(name: str) -> float:
@@ -107,7 +112,7 @@ def translate_in_turns(
         return seconds
 
     calls = {name: partial(measure, name) for name in subjects}
-    return in_turns(calls, turns=bench.turns, until=until, rest_s=REST_S), targets
+    return in_turns(calls, turns=turns, until=until, least=LEAST, rest_s=REST_S), targets
 
 
 def best_threads(workers: Mapping[str, Worker], work: Work) -> tuple[str, dict[str, float]]:
@@ -116,6 +121,19 @@ def best_threads(workers: Mapping[str, Worker], work: Work) -> tuple[str, dict[s
     found = in_turns(subjects, turns=1, until=0, rest_s=REST_S)
     seconds = {name: each[0] for name, each in found.items()}
     return min(seconds, key=seconds.__getitem__), seconds
+
+
+def run_module(name: str, *arguments: str) -> str:
+    """Run a module of the benchmark in a process that frees its memory, and return its output.
+
+    Raises:
+        RuntimeError: it failed; the message is its last line.
+    """
+    command = [sys.executable, "-m", f"benchmarks.{name}", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+    if done.returncode:
+        raise RuntimeError((done.stderr.strip().splitlines() or ["it ended without a word"])[-1])
+    return done.stdout
 
 
 def close(workers: Sequence[Worker]) -> None:

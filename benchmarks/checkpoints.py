@@ -55,13 +55,17 @@ def write_marian_base(folder: Path) -> None:
 def filled_up(ids: dict[str, int], size: int) -> dict[str, int]:
     """Return a vocabulary of `size` entries: made-up words before the padding, which stays last."""
     kept = {piece: index for piece, index in ids.items() if piece != "<pad>"}
-    syllables = [a + b for a in "bdfgklmnprstvz" for b in "aeiou"]
-    words = ("\u2581" + "".join(parts) for parts in itertools.product(syllables, repeat=3))
-    for word in words:
+    for word in made_up_words():
         if len(kept) == size - 1:
             break
         kept.setdefault(word, len(kept))
     return {**kept, "<pad>": size - 1}
+
+
+def made_up_words() -> Iterator[str]:
+    """Yield distinct pieces that begin a word."""
+    syllables = [a + b for a in "bdfgklmnprstvz" for b in "aeiou"]
+    return ("\u2581" + "".join(parts) for parts in itertools.product(syllables, repeat=3))
 
 
 def _weights(eos: int) -> dict[str, Tensor]:
@@ -95,15 +99,15 @@ def _weights(eos: int) -> dict[str, Tensor]:
 
 
 def convert_for_ctranslate2(checkpoint: Path, folder: Path, quantization: str | None) -> None:
-    """Convert with CTranslate2's own converter, and put the SentencePiece models beside."""
+    """Convert with CTranslate2's own converter; SentencePiece models, if any, come beside."""
     warnings.filterwarnings("ignore", "Recommended: pip install sacremoses")
     import transformers
     from ctranslate2.converters import TransformersConverter
 
     transformers.utils.logging.disable_progress_bar()
     TransformersConverter(str(checkpoint)).convert(str(folder), quantization=quantization)
-    for name in ("source.spm", "target.spm"):
-        shutil.copy(checkpoint / name, folder)
+    for path in checkpoint.glob("*.spm"):
+        shutil.copy(path, folder)
 
 
 def write_argos_packages(converted: Path, folder: Path) -> None:
@@ -140,7 +144,7 @@ def _write_json(path: Path, value: Any) -> None:
 def make(folder: Path, bundled: Path) -> None:
     """Write what is not there yet, or came of another checkpoint."""
     if not (folder / "base").exists():
-        with _whole(folder / "base") as partial:
+        with whole(folder / "base") as partial:
             write_marian_base(partial)
     stamp = f"{bundled} {(bundled / 'model.safetensors').stat().st_mtime_ns}"
     made_of = folder / "bundled.txt"
@@ -149,17 +153,17 @@ def make(folder: Path, bundled: Path) -> None:
             shutil.rmtree(folder / name, ignore_errors=True)
     for name, checkpoint in (("ct2-base", folder / "base"), ("ct2-bundled", bundled)):
         if not (folder / name).exists():
-            with _whole(folder / name) as partial:
+            with whole(folder / name) as partial:
                 convert_for_ctranslate2(checkpoint, partial, None)
     if not (folder / "argos").exists():
-        with _whole(folder / "argos") as partial:
+        with whole(folder / "argos") as partial:
             convert_for_ctranslate2(bundled, partial / "int8", "int8")
             write_argos_packages(partial / "int8", partial)
     made_of.write_text(stamp)
 
 
 @contextmanager
-def _whole(folder: Path) -> Iterator[Path]:
+def whole(folder: Path) -> Iterator[Path]:
     """Give another name to write to, so that `folder` never exists in part."""
     partial = folder.with_name(f"partial-{folder.name}")
     shutil.rmtree(partial, ignore_errors=True)

@@ -1,5 +1,6 @@
-"""How much memory a process holds; Linux only, zeros elsewhere."""
+"""How much memory a process holds and how much is free; Linux only, zeros or infinite elsewhere."""
 
+import math
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,15 @@ class Memory:
 
     held_mb: float
     peak_mb: float
+
+
+def available_mb(meminfo: Path = Path("/proc/meminfo")) -> float:
+    """Return how much new processes can take without swapping; infinite where nothing says."""
+    try:
+        found = re.search(r"^MemAvailable:\s+(\d+) kB", meminfo.read_text(), re.M)
+    except OSError:
+        return math.inf
+    return int(found[1]) * 1024 / 1e6 if found else math.inf
 
 
 def memory_of(pid: int) -> Memory:

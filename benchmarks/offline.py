@@ -1,91 +1,17 @@
 """Engines called directly: whole translations by batch and beams, in turns with their peers."""
 
-import json
-import random
 import statistics
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import sentencepiece
-
 from benchmarks.bench import THREADS, Bench, best_threads, translate_in_turns
+from benchmarks.cases import Case, base_cases, bundled_cases, fewer
 from benchmarks.direct import Ids, Work
 from benchmarks.figures import equal_share, paired
 from benchmarks.worker import Worker, WorkerFailed
-
-SOURCE, TARGET = 30, 32  # tokens, where lengths are fixed
-
-
-@dataclass(frozen=True, slots=True)
-class Case:
-    """A measurement; `key` names the goal that it decides, if one does."""
-
-    name: str
-    work: Work
-    key: str | None = None
-
-
-def base_cases() -> list[Case]:
-    """Marian base: sources of 30 tokens, and of mixed lengths; targets of 32, for all end there."""
-    fixed, mixed = random_sources([SOURCE] * 64, seed=1), random_sources(_lengths(96), seed=2)
-
-    def case(rows: int, count: int, beams: int = 1) -> Case:
-        name = f"batch {rows}" + (f", beam {beams}" if beams > 1 else "")
-        work = Work(sources=fixed[:count], rows=rows, beams=beams, longest=TARGET)
-        key = f"base_{rows}" if beams == 1 else f"base_beam_{rows}"
-        return Case(name, work, key if key != "base_beam_1" else None)
-
-    return [
-        case(1, 4),
-        case(4, 8),
-        case(16, 32),
-        case(64, 64),
-        case(1, 2, beams=4),
-        case(4, 4, beams=4),
-        case(16, 16, beams=4),
-        Case(
-            "batch 16, mixed sources",
-            Work(sources=mixed[:32], rows=16, at_once=True, longest=TARGET),
-        ),
-        Case("batch 64, mixed sources", Work(sources=mixed, rows=64, at_once=True, longest=TARGET)),
-    ]
-
-
-def random_sources(lengths: Sequence[int], seed: int) -> list[Ids]:
-    """Return distinct sources of ordinary pieces: a language token, pieces, the end."""
-    chance = random.Random(seed)
-    return [[8000, *(chance.randrange(300, 7900) for _ in range(n - 2)), 0] for n in lengths]
-
-
-def _lengths(count: int) -> list[int]:
-    """Return source lengths as they are in running text: log-normal, 6 to 90, median 25."""
-    chance = random.Random(3)
-    return [min(90, max(6, round(chance.lognormvariate(3.2, 0.5)))) for _ in range(count)]
-
-
-def bundled_cases(bench: Bench) -> list[Case]:
-    """The bundled model: sentences of mixed lengths; each target ends where it ends."""
-    ids: dict[str, int] = json.loads((bench.bundled / "vocab.json").read_text(encoding="utf-8"))
-    sources = _tokenised(bench.bundled, bench.mixed, ids)
-    cases = []
-    for beams, sizes in ((1, {1: 16, 4: 48, 16: 160, 64: 320}), (4, {1: 8, 4: 24, 16: 64})):
-        for rows, count in sizes.items():
-            name = f"batch {rows}" + (f", beam {beams}" if beams > 1 else "")
-            work = Work(sources=sources[:count], rows=rows, at_once=True, beams=beams)
-            cases.append(Case(name, work))
-    return cases
-
-
-def _tokenised(checkpoint: Path, texts: Sequence[str], ids: Mapping[str, int]) -> list[Ids]:
-    pieces = sentencepiece.SentencePieceProcessor(model_file=str(checkpoint / "source.spm"))
-    return [
-        [ids[">>de<<"], *(ids.get(p, ids["<unk>"]) for p in pieces.encode(t, out_type=str)), 0]
-        for t in texts
-    ]
 
 
 @contextmanager
@@ -114,27 +40,32 @@ def workers(started: Mapping[str, Worker], bench: Bench, label: str) -> Iterator
 
 
 def measure_int8(
-    bench: Bench, label: str, checkpoint: Path, cases: list[Case], until: float
+    bench: Bench,
+    label: str,
+    checkpoint: Path,
+    cases: list[Case],
+    until: float,
+    settings: Mapping[str, tuple[int, int]] = THREADS,
 ) -> None:
     """Stele and CTranslate2 in int8, CTranslate2 with the threads that suit each case best."""
-    started = {"stele": Worker("stele", checkpoint, precision="int8")}
-    for threads, (intra, inter) in THREADS.items():
+    started = {"stele": Worker("stele", checkpoint, precision="int8", rows=_slots(cases))}
+    for threads, (intra, inter) in settings.items():
         started[threads] = Worker(
             "ctranslate2", bench.converted(label), precision="int8", intra=intra, inter=inter
         )
     section = bench.results.sections.setdefault(f"offline, {label}, int8", {})
     with workers(started, bench, f"{label}, int8") as ready:
-        stele = ready.pop("stele")
-        if not ready:
+        peers = {name: ready[name] for name in settings if name in ready}
+        if not peers:
             raise WorkerFailed("CTranslate2 is missing: pip install 'stele[bench]'")
-        best_threads(ready, cases[0].work)  # warm up
+        best_threads(peers, fewer(cases[0], 1).work)  # warm up
         for number, case in enumerate(cases):
             share = (until - time.monotonic()) / (len(cases) - number)
             stop = time.monotonic() + share
-            threads, calibration = best_threads(ready, case.work)
-            stele.translate(case.work)  # warm up
-            subjects = {"ctranslate2": ready[threads], "stele": stele}
-            figures, targets = compare(subjects, case, bench, stop)
+            threads, calibration = _threads(peers, case, section)
+            ready["stele"].translate(case.work)  # warm up
+            subjects = {"ctranslate2": peers[threads], "stele": ready["stele"]}
+            figures, targets = compare(subjects, case, bench, stop, settings[threads][1])
             bench.targets[f"{label}, {case.name}"] = targets
             figures |= {"ctranslate2_threads": threads, "calibration_s": calibration}
             section[case.name] = figures
@@ -145,15 +76,30 @@ def measure_int8(
             bench.say(f"{label}, int8, {case.name}: {_line(figures)} (CTranslate2: {threads})")
 
 
+def _threads(
+    peers: Mapping[str, Worker], case: Case, section: Mapping[str, Any]
+) -> tuple[str, dict[str, float]]:
+    """Return the threads that suit a case best, and the seconds of each that was tried."""
+    if case.threads_as is None:
+        return best_threads(peers, case.work)
+    chosen: str = section[case.threads_as]["ctranslate2_threads"]
+    return chosen, {chosen: peers[chosen].seconds(case.work)}  # warms up, too
+
+
 def measure_float32(
-    bench: Bench, label: str, checkpoint: Path, cases: list[Case], until: float
+    bench: Bench,
+    label: str,
+    checkpoint: Path,
+    cases: list[Case],
+    until: float,
+    settings: Mapping[str, tuple[int, int]] = THREADS,
 ) -> None:
     """Stele, CTranslate2 and Transformers in float32: fewer cases, since they are slower."""
     started = {
-        "stele": Worker("stele", checkpoint, precision="float32"),
+        "stele": Worker("stele", checkpoint, precision="float32", rows=_slots(cases)),
         "transformers": Worker("transformers", checkpoint),
     }
-    for threads, (intra, inter) in THREADS.items():
+    for threads, (intra, inter) in settings.items():
         started[threads] = Worker(
             "ctranslate2", bench.converted(label), precision="float32", intra=intra, inter=inter
         )
@@ -162,30 +108,40 @@ def measure_float32(
         for number, case in enumerate(cases):
             share = (until - time.monotonic()) / (len(cases) - number)
             stop = time.monotonic() + share
-            subjects = {name: one for name, one in ready.items() if name not in THREADS}
-            calibration: dict[str, float] = {}
-            if peers := {name: ready[name] for name in THREADS if name in ready}:
+            subjects = {name: one for name, one in ready.items() if name not in settings}
+            calibration, at_once = dict[str, float](), 1
+            if peers := {name: ready[name] for name in settings if name in ready}:
                 threads, calibration = best_threads(peers, case.work)
-                subjects["ctranslate2"] = peers[threads]
-            figures, targets = compare(subjects, case, bench, stop)
+                subjects["ctranslate2"], at_once = peers[threads], settings[threads][1]
+            figures, targets = compare(subjects, case, bench, stop, at_once)
             figures["calibration_s"] = calibration
+            ours = targets["stele"]
             figures["int8_equal_to_float32"] = {
-                name: equal_share(targets["stele"], found[: len(targets["stele"])])
+                name: equal_share(ours, [t[: case.work.longest] for t in found[: len(ours)]])
                 for name, found in bench.targets.get(f"{label}, {case.name}", {}).items()
             }
             section[case.name] = figures
             bench.say(f"{label}, float32, {case.name}: {_line(figures)}")
 
 
+def _slots(cases: Sequence[Case]) -> int:
+    """Return the rows that Stele needs for the largest case."""
+    return max(case.work.rows * case.work.beams for case in cases)
+
+
 def compare(
-    subjects: Mapping[str, Worker], case: Case, bench: Bench, until: float
+    subjects: Mapping[str, Worker], case: Case, bench: Bench, until: float, inter: int
 ) -> tuple[dict[str, Any], dict[str, list[Ids]]]:
     """Measure in turns; returns figures and targets.
 
     Figures are seconds, speeds, paired ratios, and the share of outputs equal to ours.
+
+    Args:
+        inter: batches that CTranslate2 decodes at the same time.
     """
-    seconds, targets = translate_in_turns(subjects, case.work, bench, until)
-    calls, count = len(case.work.calls), len(case.work.sources)
+    turns = min(case.turns, bench.turns)
+    seconds, targets = translate_in_turns(subjects, case.work, turns, until)
+    count = len(case.work.sources)
     figures: dict[str, Any] = {
         "sentences": count,
         "rows": case.work.rows,
@@ -196,10 +152,11 @@ def compare(
             n: sum(map(len, targets[n])) / statistics.median(s) for n, s in seconds.items()
         },
     }
-    if not case.work.at_once:  # all targets of a call have the same length
-        figures["ms_per_step"] = {
-            n: 1000 * statistics.median(s) / (calls * case.work.longest) for n, s in seconds.items()
-        }
+    batches = {"ctranslate2": inter}
+    figures["ms_per_step"] = {
+        n: step_ms(statistics.median(s), targets[n], case.work, batches.get(n, 1))
+        for n, s in seconds.items()
+    }
     others = [name for name in subjects if name != "stele"]
     figures["ratio"] = {n: paired(seconds[n], seconds["stele"]).as_json() for n in others}
     figures["equal"] = {n: equal_share(targets["stele"], targets[n]) for n in others}
@@ -207,6 +164,20 @@ def compare(
         n: equal_share(*[[len(t) for t in targets[m]] for m in ("stele", n)]) for n in others
     }
     return figures, targets
+
+
+def step_ms(seconds: float, targets: Sequence[Ids], work: Work, batches: int) -> float:
+    """Return how long a sentence waits for its next token while as many as may are at work.
+
+    Encoding is included. Where targets are of one length, this is the time over the steps.
+
+    Args:
+        targets: without their ends, which take a step too.
+        batches: that `work.rows` sentences are cut into, to be decoded at the same time.
+    """
+    tokens = sum(min(len(target) + 1, work.longest) for target in targets)
+    at_work = min(len(work.calls[0]), batches * -(-work.rows // batches))
+    return 1000 * seconds * at_work / tokens
 
 
 def _line(figures: Mapping[str, Any]) -> str:
@@ -221,9 +192,9 @@ def _line(figures: Mapping[str, Any]) -> str:
 def offline_base(bench: Bench, until: float) -> None:
     """Marian base."""
     began, cases = time.monotonic(), base_cases()
-    middle = began + 0.75 * (until - began)
+    middle = began + 0.8 * (until - began)
     measure_int8(bench, "base", bench.base, cases, middle)
-    few = [_fewer(case, 2 if case.work.rows == 1 else 16) for case in (cases[0], cases[2])]
+    few = [fewer(case, 2 if case.work.rows == 1 else 16) for case in (cases[0], cases[2])]
     measure_float32(bench, "base", bench.base, few, until)
 
 
@@ -232,9 +203,5 @@ def offline_bundled(bench: Bench, until: float) -> None:
     began, cases = time.monotonic(), bundled_cases(bench)
     middle = began + 0.7 * (until - began)
     measure_int8(bench, "bundled", bench.bundled, cases, middle)
-    few = [_fewer(cases[0], 8), _fewer(cases[2], 64), _fewer(cases[5], 8)]
+    few = [fewer(cases[0], 8), fewer(cases[2], 64), fewer(cases[5], 8)]
     measure_float32(bench, "bundled", bench.bundled, few, until)
-
-
-def _fewer(case: Case, count: int) -> Case:
-    return Case(case.name, replace(case.work, sources=case.work.sources[:count]))

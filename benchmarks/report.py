@@ -137,6 +137,9 @@ def _offline(name: str, cases: Mapping[str, Any]) -> str:
     lines = [
         f"## {name}",
         "",
+        "A step gives every sentence at work a token: milliseconds a step are seconds x sentences "
+        "at work / tokens, ends and encoding included.",
+        "",
         "| | sentences/s | ms a step | Stele x (lowest - highest) | equal outputs |",
         "|---|---|---|---|---|",
     ]

@@ -13,7 +13,7 @@ from pathlib import Path
 import sentencepiece
 
 from benchmarks import servers
-from benchmarks.bench import REST_S, Bench
+from benchmarks.bench import REST_S, Bench, run_module
 from benchmarks.figures import in_turns, percentile, poisson_arrivals, spread, summary
 from benchmarks.load import Job, Outcome, send
 from benchmarks.served import bodies, capacity, described
@@ -203,10 +203,6 @@ def start(bench: Bench, until: float) -> None:
 
 def nllb(bench: Bench, until: float) -> None:
     """NLLB-600M's dimensions, Stele alone, by precision: `python -m benchmarks.size`."""
-    done = subprocess.run(
-        [sys.executable, "-m", "benchmarks.size"], capture_output=True, text=True, cwd=ROOT
-    )
-    if done.returncode:
-        raise RuntimeError((done.stderr.strip().splitlines() or ["it ended"])[-1])
-    bench.results.sections["nllb"] = {"table": done.stdout}
-    bench.say("\n" + done.stdout)
+    table = run_module("size")
+    bench.results.sections["nllb"] = {"table": table}
+    bench.say("\n" + table)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks import arrivals, libretranslate, offline, served, special
+from benchmarks import arrivals, libretranslate, offline, offline_nllb, served, special
 from benchmarks.bench import Bench
 from benchmarks.goals import goal_table
 from benchmarks.report import environment, write
@@ -36,10 +36,11 @@ SECTIONS = (
     Section(
         "offline-base",
         offline.offline_base,
-        180,
+        170,
         ("base_1", "base_4", "base_16", "base_64", "base_beam_16"),
     ),
     Section("offline-bundled", offline.offline_bundled, 90),
+    Section("offline-nllb", offline_nllb.offline_nllb, 75),
     Section("http", served.over_http, 110, ("http_1", "http_64", "own")),
     Section("http-base", served.over_http_base, 45, ("own_base",)),
     Section("open-loop", arrivals.open_loop, 150, ("batcher",)),
@@ -49,8 +50,8 @@ SECTIONS = (
         75,
         ("libretranslate", "libretranslate_tuned"),
     ),
-    Section("latents", special.latents, 25, ("ttft",)),
-    Section("streams", special.streams, 50, ("streams",)),
+    Section("latents", special.latents, 10, ("ttft",)),
+    Section("streams", special.streams, 40, ("streams",)),
     Section("long-text", special.long_text, 40, ("short_p99",)),
     Section("start", special.start, 30, ("start",)),
 )

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,10 @@ from benchmarks.direct import LONGEST, Ids, Work
 
 
 class CTranslate2Direct:
-    """A converted Marian checkpoint.
+    """A converted checkpoint: Marian, or another that is given only ids.
 
     Args:
-        folder: of the conversion, with the checkpoint's source.spm and target.spm beside.
+        folder: of the conversion, with Marian's source.spm and target.spm beside.
         compute_type: int8 or float32.
         intra: threads of one batch.
         inter: batches at the same time; a call's sources are then cut into as many.
@@ -31,10 +32,7 @@ class CTranslate2Direct:
         vocabulary = json.loads((folder / "shared_vocabulary.json").read_text(encoding="utf-8"))
         self._pieces: list[str] = vocabulary
         self._ids = {piece: index for index, piece in enumerate(vocabulary)}
-        self._source, self._target = (
-            sentencepiece.SentencePieceProcessor(model_file=str(folder / name))
-            for name in ("source.spm", "target.spm")
-        )
+        self._folder = folder
 
     def translate(self, work: Work) -> list[Ids]:
         """Return the targets' ids in order, without the end."""
@@ -58,5 +56,14 @@ class CTranslate2Direct:
 
     def translate_texts(self, texts: Sequence[str], target: str) -> list[str]:
         """Translate greedily from English, all at once, tokenisation included."""
-        pieces = [[f">>{target}<<", *self._source.encode(t, out_type=str), "</s>"] for t in texts]
-        return [str(self._target.decode(t)) for t in self._call(pieces, len(texts), 1, LONGEST)]
+        source, joiner = self._sentencepiece
+        pieces = [[f">>{target}<<", *source.encode(t, out_type=str), "</s>"] for t in texts]
+        return [str(joiner.decode(t)) for t in self._call(pieces, len(texts), 1, LONGEST)]
+
+    @cached_property
+    def _sentencepiece(self) -> list[sentencepiece.SentencePieceProcessor]:
+        """Marian's; only what is given as texts needs them."""
+        return [
+            sentencepiece.SentencePieceProcessor(model_file=str(self._folder / name))
+            for name in ("source.spm", "target.spm")
+        ]

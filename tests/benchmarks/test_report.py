@@ -39,6 +39,7 @@ def test_the_report_has_every_figure_and_what_was_not_measured() -> None:
     text = markdown(environment(), results(), "THE TABLE", 812.4)
     for part in (
         "THE TABLE",
+        "milliseconds a step are seconds x sentences at work / tokens",
         "| batch 1 | stele 30.0, ctranslate2 20.0 | stele 4.50, ctranslate2 6.75 "
         "| ctranslate2 1.50 (1.40 - 1.60) | ctranslate2 99% |",
         "| stele | 40.0 | 39.5 | 10.0 | 20.0 | 30.0 | -, - | -, - | 2 | 5% |",

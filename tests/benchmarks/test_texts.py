@@ -1,5 +1,4 @@
 from benchmarks.checkpoints import filled_up
-from benchmarks.offline import base_cases, random_sources
 from benchmarks.texts import mixture, of_tokens, sentences
 
 
@@ -28,18 +27,3 @@ def test_a_filled_up_vocabulary_keeps_its_ids_and_ends_with_the_padding() -> Non
     ids = filled_up({"</s>": 0, "\u2581ba": 1, "<pad>": 2}, 3000)
     assert sorted(ids.values()) == list(range(3000))
     assert (ids["</s>"], ids["\u2581ba"], ids["<pad>"]) == (0, 1, 2999)
-
-
-def test_random_sources_are_distinct_and_as_long_as_asked() -> None:
-    found = random_sources([5, 9, 9], seed=1)
-    assert [len(source) for source in found] == [5, 9, 9]
-    assert len(set(map(tuple, found))) == 3
-    assert all(source[-1] == 0 for source in found)
-
-
-def test_goals_are_decided_by_cases_of_fixed_lengths() -> None:
-    decided = [case for case in base_cases() if case.key and case.key.startswith("base_")]
-    assert {case.work.rows for case in decided} == {1, 4, 16, 64}
-    for case in decided:
-        assert {len(source) for source in case.work.sources} == {30}
-        assert len(case.work.sources) % case.work.rows == 0
