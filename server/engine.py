@@ -260,7 +260,7 @@ class Engine:
         )
         now = self._clock()
         steps = [pair for stepped, result in done for pair in zip(stepped, result, strict=True)]
-        self._is_suspect = not any(step.is_healthy for _, step in steps)
+        self._is_suspect = not any(step.is_healthy and not step.is_awaited for _, step in steps)
         self._is_healthy |= not self._is_suspect
         first_at = self._observe_steps(names, steps, began, now)
         generated = self._scheduler.generated

@@ -12,7 +12,7 @@ from model.decoding.step import Chooser
 from model.decoding.target import LOGITS, Target
 from model.latent_cache import Source
 from model.machine import Gain, alignments, wants_attention
-from model.native.cache import Findings, NativeCache
+from model.native.cache import Findings, NativeCache, SourceState
 from model.native.network import NativeNetwork
 
 ROW_STEP = 8  # PyTorch's operators give a row of logits the same bits at every multiple of it
@@ -59,6 +59,38 @@ class NativeMachine:
         for source, index in zip(sources, indices, strict=True):
             self._sources[source] = _Held(index)
 
+    def begin_sources(self, sources: Sequence[Source]) -> None:
+        """Take in sources, and encode them beside the steps; `state` tells when they are ready.
+
+        No row that reads one may be stepped before.
+        """
+        if not sources:
+            return
+        indices = self._free[-len(sources) :]
+        self._cache.begin_sources(indices, sources)
+        del self._free[-len(sources) :]
+        for source, index in zip(sources, indices, strict=True):
+            self._sources[source] = _Held(index)
+
+    def state(self, source: Source) -> SourceState:
+        """Return whether a source that is held can be read."""
+        return self._cache.state(self._sources[source].index)
+
+    def latent(self, source: Source) -> Tensor:
+        """Return the latent [length, width] of a source that was begun and is ready."""
+        return self._cache.latent(self._sources[source].index)
+
+    def help(self, *, may_wait: bool) -> bool:
+        """Encode in this thread some of what was begun.
+
+        Args:
+            may_wait: where all is under way already, until some of it is done.
+
+        Returns:
+            Whether anything was encoded here.
+        """
+        return self._cache.help(may_wait=may_wait)
+
     def drop_unread(self) -> None:
         """As `Machine` says."""
         for source, held in list(self._sources.items()):
@@ -67,6 +99,8 @@ class NativeMachine:
 
     def _drop(self, source: Source) -> None:
         index = self._sources.pop(source).index
+        if self._cache.state(index) is SourceState.BEGUN:
+            self._cache.forget(index)
         self._cache.close_source(index)
         self._free.append(index)
 
