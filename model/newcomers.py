@@ -18,6 +18,11 @@ class Newcomers:
         self._awaited: dict[int, Source] = {}  # by name of the target
         self._failed: set[int] = set()  # whose sources could not be encoded
 
+    @property
+    def tokens(self) -> int:
+        """Return how many are being encoded."""
+        return sum(map(len, self._sources))
+
     def chosen(self, sources: Sequence[Source], targets: int) -> list[Source]:
         """Return which of `sources` are to be encoded beside: none where nothing can be stepped.
 

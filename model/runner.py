@@ -82,7 +82,8 @@ class Runner:
         else:
             self._machine = EagerMachine(network, rows, max_target, table, chooser)
         self.latents = LatentCache(self._machine.encode, latent_bytes)
-        self._newcomers = Newcomers(native, self.latents)
+        beside = native if isinstance(network, NativeNetwork) and network.threads > 1 else None
+        self._newcomers = Newcomers(beside, self.latents)
         self._targets: dict[int, Target] = {}  # by their first rows
         self._unhealthy: set[int] = set()
 
@@ -171,6 +172,11 @@ class Runner:
             if gained is not None:
                 return gained
         return self._step(targets)
+
+    @property
+    def encoding(self) -> int:
+        """Source tokens that were begun beside the steps and are not encoded yet."""
+        return self._newcomers.tokens
 
     def interrupt(self) -> None:
         """Let the launch of several steps under way, or else the next one, return early.

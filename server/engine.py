@@ -235,7 +235,7 @@ class Engine:
 
     def _admit(self) -> list[Generation]:
         """Encode newcomers; returns those that could not be."""
-        admitted = self._scheduler.admit(self._clock())
+        admitted = self._scheduler.admit(self._clock(), self._runner.encoding)
         if not admitted:
             return []
         misses = self._runner.latents.misses

@@ -170,9 +170,8 @@ def test_what_is_encoded_beside_has_the_bits_of_what_is_encoded_at_once(
         for row in range(count):
             cache.bind(row, row)
         found = cache.step(range(count), [PAD] * count, [0] * count, [1] * count, wants_logits=True)
+        assert found.logits is not None
         logits.append(found.logits)
-    assert logits[0] is not None
-    assert logits[1] is not None
     assert torch.equal(*logits)
     for index, latent in enumerate(latents):
         assert torch.equal(beside.latent(index), latent)
@@ -228,9 +227,10 @@ def test_where_there_is_no_memory_to_begin_with_a_source_all_is_as_before(
     def fails(*_: object) -> None:
         raise MemoryError("there was no memory")
 
-    with monkeypatch.context() as patch, pytest.raises(MemoryError):
+    with monkeypatch.context() as patch:
         patch.setattr(NativeCache, "begin_sources", fails)
-        subject.admit([arrival])
+        with pytest.raises(MemoryError):
+            subject.admit([arrival])
     assert "1/2 rows, 1/2 sources" in repr(subject)
 
     subject.admit([arrival])
@@ -241,6 +241,19 @@ def test_where_there_is_no_memory_to_begin_with_a_source_all_is_as_before(
             outcomes[row].take(step)
     for source, outcome in zip(SOURCES, outcomes, strict=False):
         assert outcome == run_alone(runner(network, 1), Request(source, OPTIONS))
+
+
+@NEEDS_LIBRARY
+def test_one_thread_encodes_at_once() -> None:
+    for threads, length in ((1, 0), (2, 400)):
+        subject = runner(compiled(threads), rows=2)
+        subject.admit([Arrival((0,), SOURCES[0], OPTIONS)])
+        assert subject.encoding == 0
+        subject.admit([Arrival((1,), random_tokens(6, [400], 70)[0], OPTIONS)])
+        assert subject.encoding == length
+        while subject.launch([1]).result()[0].is_awaited:
+            pass
+        assert subject.encoding == 0
 
 
 @NEEDS_LIBRARY
