@@ -257,6 +257,18 @@ def test_one_thread_encodes_at_once() -> None:
 
 
 @NEEDS_LIBRARY
+def test_who_is_awaited_does_not_wait_for_a_launch_of_several_steps() -> None:
+    subject = runner(compiled(2), rows=2)
+    subject.admit([Arrival((0,), SOURCES[0], DecodingOptions(max_new_tokens=90))])
+    assert len(subject.launch([0], 8).result()[0].tokens) > 1
+    subject.admit([Arrival((1,), random_tokens(6, [500], 70)[0], OPTIONS)])
+
+    running, newcomer = subject.launch([0, 1], 8).result()
+
+    assert len(running.tokens) == 1 or not newcomer.is_awaited
+
+
+@NEEDS_LIBRARY
 def test_a_cache_may_go_while_its_sources_are_encoded() -> None:
     network = compiled(2)
     for _ in range(20):

@@ -339,6 +339,21 @@ def test_who_is_awaited_joins_later_and_nobody_waits_for_it() -> None:
     assert rows == 3 + 3 + 4 * 5
 
 
+def test_nobody_is_admitted_behind_more_than_a_ticks_budget_that_is_still_encoded() -> None:
+    runner = EchoRunner(encoding=10_000)
+    with running(runner) as (engine, log):
+        (first,) = engine.submit([request(1)], 60)
+        engine.cancel([first])
+        log.wait_for_ends(1)
+        assert log.updates[0].timings is not None
+        assert log.updates[0].timings.queue_s is None, "it was admitted"
+        runner.encoding = 0
+        engine.submit([request(2)], 60)
+        log.wait_for_ends(2)
+
+    assert [finish for _, finish in log.finishes] == [Finish.CANCELLED, Finish.STOP]
+
+
 def test_a_step_that_fails_for_all_but_the_awaited_lets_the_engine_be_probed() -> None:
     runner = EchoRunner(late={8: 10**9}, sick=frozenset({4}))
     with running(runner) as (engine, log):
