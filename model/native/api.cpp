@@ -97,7 +97,7 @@ int stele_help(Network* network, int may_wait, int32_t* has_helped) {
 int stele_forget(Network* network, Cache* cache, int source) {
     return guarded([&] { network->beside().forget(*cache, source); });
 }
-const int32_t* stele_source_states(Cache* cache) { return cache->states(); }
+int stele_source_state(Cache* cache, int source) { return cache->state(source); }
 const float* stele_latent(Cache* cache, int source) { return cache->latent(source); }
 int stele_decode(Network* network, Cache* cache, const Ask* ask, const Found* found) {
     return guarded([&] { network->decode(*cache, *ask, *found); });

@@ -49,7 +49,7 @@ class Cache {
     }
     // Says that what was opened is written, or never will be; from any thread.
     void settle(int source, SourceState state) { __atomic_store_n(&states_[source], static_cast<int32_t>(state), __ATOMIC_RELEASE); }
-    const int32_t* states() const { return states_.data(); }  // of all sources
+    int32_t state(int source) const { return __atomic_load_n(&states_[source], __ATOMIC_ACQUIRE); }
     // The latent of a source that was encoded beside the decoding.
     float* open_latent(int source, size_t size) { return latents_[source].reserve(size); }
     const float* latent(int source) const { return latents_[source].get(); }

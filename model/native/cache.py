@@ -60,8 +60,6 @@ class NativeCache:
         )
         if not self._handle:
             raise MemoryError(f"there is no memory for {rows} rows of {max_target} tokens")
-        states = self._library.stele_source_states(self._handle)
-        self._states = (ctypes.c_int32 * rows).from_address(states)
         self._lengths = [0] * rows  # of sources
         self._finalizer = weakref.finalize(self, _delete, network, self._handle)
         self._finalizer.atexit = False  # a thread may still be decoding when the interpreter ends
@@ -103,7 +101,7 @@ class NativeCache:
 
     def state(self, index: int) -> SourceState:
         """Return whether a source that was begun or added can be read."""
-        return SourceState(self._states[index])
+        return SourceState(self._library.stele_source_state(self._handle, index))
 
     def latent(self, index: int) -> Tensor:
         """Return a copy of the latent [length, width] of a source that was begun and is ready."""
