@@ -98,7 +98,7 @@ int stele_forget(Network* network, Cache* cache, int source) {
     return guarded([&] { network->beside().forget(*cache, source); });
 }
 int stele_source_state(Cache* cache, int source) { return cache->state(source); }
-const float* stele_latent(Cache* cache, int source) { return cache->latent(source); }
+void stele_latent(Cache* cache, int source, float* to, size_t size) { std::memcpy(to, cache->latent(source), size * sizeof(float)); }
 int stele_decode(Network* network, Cache* cache, const Ask* ask, const Found* found) {
     return guarded([&] { network->decode(*cache, *ask, *found); });
 }

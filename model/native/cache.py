@@ -105,10 +105,9 @@ class NativeCache:
 
     def latent(self, index: int) -> Tensor:
         """Return a copy of the latent [length, width] of a source that was begun and is ready."""
-        address = self._library.stele_latent(self._handle, index)
         shape = self._lengths[index], self._network.config.width
         latent = np.empty(shape, np.float32)
-        ctypes.memmove(latent.ctypes.data, address, latent.nbytes)
+        self._library.stele_latent(self._handle, index, latent.ctypes.data, latent.size)
         return torch.from_numpy(latent)
 
     def help(self, *, may_wait: bool) -> bool:
