@@ -50,11 +50,18 @@ class LatentCache:
         missing = [s for s in dict.fromkeys(sources) if s not in found]
         encoded = dict(zip(missing, self._encode(missing), strict=True)) if missing else {}
         for source, latent in encoded.items():
-            if latent.nbytes <= self._latents.maxsize and _is_finite(latent):
-                self._latents[source] = latent
+            self.keep(source, latent)
         self.misses += len(missing)
         self.hits += len(sources) - len(missing)
         return [found[s] if s in found else encoded[s] for s in sources]
+
+    def __contains__(self, source: Source) -> bool:
+        return source in self._latents
+
+    def keep(self, source: Source, latent: Tensor) -> None:
+        """Keep a latent that was encoded elsewhere, if it may be kept."""
+        if latent.nbytes <= self._latents.maxsize and _is_finite(latent):
+            self._latents[source] = latent
 
     def clear(self) -> None:
         """Forget every latent; the counts stay."""

@@ -14,6 +14,7 @@ from model.latent_cache import LatentCache, Source
 from model.machine import Machine
 from model.native.machine import NativeMachine
 from model.native.network import NativeNetwork
+from model.newcomers import Newcomers
 from model.transformer import EncoderDecoder
 
 Network = EncoderDecoder | NativeNetwork
@@ -74,18 +75,24 @@ class Runner:
         tensor = torch.tensor(suppressed, dtype=torch.long, device=device)
         self._chooser = chooser = Chooser(table, self.config.eos, tensor)
         self._machine: Machine
+        native = None
         if isinstance(network, NativeNetwork):
             network.suppress(suppressed)
-            self._machine = NativeMachine(network, rows, max_target, table, chooser)
+            self._machine = native = NativeMachine(network, rows, max_target, table, chooser)
         else:
             self._machine = EagerMachine(network, rows, max_target, table, chooser)
         self.latents = LatentCache(self._machine.encode, latent_bytes)
+        beside = native if isinstance(network, NativeNetwork) and network.threads > 1 else None
+        self._newcomers = Newcomers(beside, self.latents)
         self._targets: dict[int, Target] = {}  # by their first rows
         self._unhealthy: set[int] = set()
 
     @torch.inference_mode()
     def admit(self, arrivals: Sequence[Arrival]) -> None:
         """Encode the arrivals' sources as needed and let each take its rows.
+
+        Where other targets can be stepped meanwhile, and the machine can, sources are only begun
+        here, and encoded beside the steps.
 
         Raises:
             ValueError: a source is empty or longer than `max_source`, a target may become longer
@@ -98,10 +105,13 @@ class Runner:
         holds = self._machine.holds
         needed = list(dict.fromkeys(a.source for a in arrivals if not holds(a.source)))
         held = [(row, arrival) for arrival in arrivals for row in arrival.rows]
+        beside = self._newcomers.chosen(needed, len(self._targets))
+        at_once = [source for source in needed if source not in beside]
         try:
-            self._machine.add_sources(needed, self.latents.fetch(needed))
+            self._machine.add_sources(at_once, self.latents.fetch(at_once))
             for row, arrival in held:
                 self._table.occupy(row, arrival.options)
+            self._newcomers.begin(beside)
         except BaseException:
             self._machine.drop_unread()
             for row, _ in held:
@@ -113,6 +123,7 @@ class Runner:
         for a in arrivals:
             target = Target.begin(a.rows, a.options, len(a.source), self.config.eos)
             self._targets[a.rows[0]] = target
+            self._newcomers.add(a.rows[0], a.source)
 
     def _verify(self, arrival: Arrival) -> None:
         source, options = len(arrival.source), arrival.options
@@ -134,15 +145,23 @@ class Runner:
     def launch(self, names: Sequence[int], steps: int = 1) -> Pending:
         """Decode one token in every row of the targets named by their first rows, or several.
 
+        A target whose source is still being encoded gains nothing; where there is no other one,
+        the launch waits.
+
         Args:
             steps: how many at most. With more than 1, targets that take the likeliest token may
                 gain several: up to their end, their limit, or an interruption.
         """
-        ordered = sorted(names)  # of their rows: what follows each other is read without a copy
-        targets = [self._targets[name] for name in ordered]
+        gained = self._newcomers.held_back(names)
+        ready = sorted(name for name in names if name not in gained)  # of rows: read without copies
+        if ready:  # and who is awaited does not wait for several steps
+            gained |= self._launch(ready, 1 if gained else steps)
+        return Pending([gained[name] for name in names])
+
+    def _launch(self, names: Sequence[int], steps: int) -> dict[int, Step]:
+        targets = [self._targets[name] for name in names]
         try:
-            gained = dict(zip(ordered, self._decode(targets, steps), strict=True))
-            return Pending([gained[name] for name in names])
+            return dict(zip(names, self._decode(targets, steps), strict=True))
         except BaseException:
             self._unhealthy.update(names)  # what they wrote may not be finite
             raise
@@ -153,6 +172,11 @@ class Runner:
             if gained is not None:
                 return gained
         return self._step(targets)
+
+    @property
+    def encoding(self) -> int:
+        """Source tokens that were begun beside the steps and are not encoded yet."""
+        return self._newcomers.tokens
 
     def interrupt(self) -> None:
         """Let the launch of several steps under way, or else the next one, return early.
@@ -217,6 +241,7 @@ class Runner:
     def release(self, names: Iterable[int]) -> None:
         """Free the rows of targets; what an unhealthy one held is overwritten."""
         for name in names:
+            self._newcomers.leave(name)
             for row in self._targets.pop(name).rows:
                 self._table.vacate(row)
                 self._machine.release(row, is_clean=name not in self._unhealthy)

@@ -36,6 +36,10 @@ class SourceTable:
         """Whether the source `key` is held, so that a new row may share it."""
         return key in self._held
 
+    def index(self, key: Hashable) -> int:
+        """Return the place of a source that is held."""
+        return self._held[key].index
+
     def next_indices(self, count: int) -> list[int]:
         """Return the places that the next `count` sources will be added at."""
         return heapq.nsmallest(count, self._free)

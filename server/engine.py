@@ -235,7 +235,7 @@ class Engine:
 
     def _admit(self) -> list[Generation]:
         """Encode newcomers; returns those that could not be."""
-        admitted = self._scheduler.admit(self._clock())
+        admitted = self._scheduler.admit(self._clock(), self._runner.encoding)
         if not admitted:
             return []
         misses = self._runner.latents.misses
@@ -260,7 +260,7 @@ class Engine:
         )
         now = self._clock()
         steps = [pair for stepped, result in done for pair in zip(stepped, result, strict=True)]
-        self._is_suspect = not any(step.is_healthy for _, step in steps)
+        self._is_suspect = not any(step.is_healthy and not step.is_awaited for _, step in steps)
         self._is_healthy |= not self._is_suspect
         first_at = self._observe_steps(names, steps, began, now)
         generated = self._scheduler.generated

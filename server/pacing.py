@@ -81,9 +81,15 @@ class Pacer:
 def rows_by_step(rows: Mapping[int, int], steps: Sequence[tuple[int, Step]]) -> list[int]:
     """Return how many rows each step of a launch had; a target of several rows takes one step.
 
+    Those whose source is still being encoded take none.
+
     Args:
         rows: by name, of all that were launched.
     """
     tokens = [len(step.tokens) for name, step in steps if rows[name] == 1]
     later = range(1, max(tokens, default=1))
-    return [sum(rows.values()), *(sum(count > place for count in tokens) for place in later)]
+    awaited = sum(rows[name] for name, step in steps if step.is_awaited)
+    return [
+        sum(rows.values()) - awaited,
+        *(sum(count > place for count in tokens) for place in later),
+    ]

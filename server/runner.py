@@ -34,6 +34,10 @@ class Runner(Protocol):
     def latents(self) -> Latents:
         """The cache in front of the encoder."""
 
+    @property
+    def encoding(self) -> int:
+        """Source tokens of the admitted that are not encoded yet; who awaits them gains nothing."""
+
     def admit(self, arrivals: Sequence[Arrival]) -> None:
         """Let sources take free rows."""
 

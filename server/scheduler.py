@@ -79,19 +79,23 @@ class Scheduler:
             self._small_rows -= sum(len(g.slots) for g in running)
         heapq.heappush(self._deadlines, (generation.deadline, generation.id))
 
-    def admit(self, now: float) -> dict[int, Generation]:
+    def admit(self, now: float, encoding: int = 0) -> dict[int, Generation]:
         """Give free slots to waiting generations, one of each group in turn.
 
         At least one is admitted where a slot is free; the rest only while their source tokens
         together stay within the budget of a tick, so that encoding never stalls those who run.
         One that needs more slots than are free lets nobody pass, or it might wait for ever.
+
+        Args:
+            encoding: source tokens admitted before that are not encoded yet: whoever comes next
+                would wait for them, so that they count against the budget.
         """
         admitted: dict[int, Generation] = {}
-        budget = self._source_tokens()
+        budget = self._source_tokens() - encoding
         while self._free and (group := self._next_group()) is not None:
             first = self._waiting[group][0]
             budget -= len(first.source)
-            if first.options.rows > len(self._free) or (budget < 0 and admitted):
+            if first.options.rows > len(self._free) or (budget < 0 and (admitted or encoding)):
                 break
             self._start(first, now)
             admitted[first.slots[0]] = first

@@ -80,6 +80,7 @@ LAYERS = [
     "model.backends.cpu",
     "model.runner",
     "model.eager",
+    "model.newcomers",
     "model.native.machine",
     "model.native.cache",
     "model.native.network",

@@ -23,6 +23,7 @@ class Step(NamedTuple):
         hypotheses: what a search has found, best first, once it has ended. The first begins with
             all tokens that were reported.
         is_healthy: whether no row produced a NaN or an infinity; nothing else counts if one did.
+        is_awaited: nothing was decoded, for the source is still being encoded.
     """
 
     tokens: tuple[int, ...] = ()
@@ -31,6 +32,7 @@ class Step(NamedTuple):
     preview: tuple[int, ...] = ()
     hypotheses: tuple[Hypothesis, ...] = ()
     is_healthy: bool = True
+    is_awaited: bool = False
 
 
 class Move(NamedTuple):

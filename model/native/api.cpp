@@ -41,7 +41,7 @@ size_t stele_network_bytes(Network* network) { return network->bytes(); }
 
 int stele_linear(Network* network, int is_decoder, int layer, int part, int out, int in, const float* weight, const float* bias) {
     return guarded([&] {
-        layer_of(network, is_decoder, layer).linears[part] = std::make_unique<Linear>(out, in, weight, bias, network->team());
+        layer_of(network, is_decoder, layer).linears[part] = std::make_shared<const Linear>(out, in, weight, bias, network->team());
     });
 }
 void stele_norm(Network* network, int is_decoder, int layer, int part, int kind, const float* weight, const float* bias, float epsilon) {
@@ -79,8 +79,26 @@ int stele_add_sources(Network* network, Cache* cache, int count, const int32_t* 
     return guarded([&] {
         for (int s = 0; s < count; ++s) cache->open_source(sources[s], lengths[s]);
         network->add_sources(*cache, count, sources, latents);
+        for (int s = 0; s < count; ++s) cache->settle(sources[s], SourceState::ready);
     });
 }
+int stele_begin_sources(Network* network, Cache* cache, int count, const int32_t* sources, const int32_t* lengths, const int32_t* tokens) {
+    return guarded([&] {
+        for (int s = 0; s < count; ++s) cache->open_source(sources[s], lengths[s]);
+        network->beside().begin(*cache, count, sources, tokens);
+    });
+}
+int stele_help(Network* network, int may_wait, int32_t* has_helped) {
+    return guarded([&] {
+        *has_helped = network->beside().help(*network);
+        if (!*has_helped && may_wait) network->beside().await();
+    });
+}
+int stele_forget(Network* network, Cache* cache, int source) {
+    return guarded([&] { network->beside().forget(*cache, source); });
+}
+int stele_source_state(Cache* cache, int source) { return cache->state(source); }
+void stele_latent(Cache* cache, int source, float* to, size_t size) { std::memcpy(to, cache->latent(source), size * sizeof(float)); }
 int stele_decode(Network* network, Cache* cache, const Ask* ask, const Found* found) {
     return guarded([&] { network->decode(*cache, *ask, *found); });
 }

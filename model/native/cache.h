@@ -7,6 +7,9 @@
 
 namespace stele {
 
+// Whether a source's keys and values can be read: they may be written beside the decoding.
+enum class SourceState : int32_t { failed = -1, begun = 0, ready = 1 };
+
 // Rows hold `capacity` positions each; a source holds as many as it has tokens. What is read is
 // what was written: nothing beyond a row's own positions is ever looked at.
 class Cache {
@@ -14,7 +17,7 @@ class Cache {
     Cache(int layers, int rows, int heads, int head_width, int capacity)
         : layers_(layers), rows_(rows), heads_(heads), head_width_(head_width), stride_(round_up(head_width, LANES)), capacity_(capacity),
           keys_(size()), values_(size()), owners_(static_cast<size_t>(rows) * capacity), is_shared_(rows),
-          sources_(rows), lengths_(rows), source_of_(rows) {}
+          sources_(rows), latents_(rows), lengths_(rows), source_of_(rows), states_(rows) {}
 
     int capacity() const { return capacity_; }
     int stride() const { return stride_; }
@@ -42,10 +45,18 @@ class Cache {
         // A head narrower than whole vectors leaves lanes that are read and never written.
         head_width_ % LANES ? sources_[source].zeros(size) : sources_[source].reserve(size);
         lengths_[source] = length;
+        states_[source] = static_cast<int32_t>(SourceState::begun);
     }
+    // Says that what was opened is written, or never will be; from any thread.
+    void settle(int source, SourceState state) { __atomic_store_n(&states_[source], static_cast<int32_t>(state), __ATOMIC_RELEASE); }
+    int32_t state(int source) const { return __atomic_load_n(&states_[source], __ATOMIC_ACQUIRE); }
+    // The latent of a source that was encoded beside the decoding.
+    float* open_latent(int source, size_t size) { return latents_[source].reserve(size); }
+    const float* latent(int source) const { return latents_[source].get(); }
     // Forgets a source; its memory serves the next one, unless it is much.
     void close_source(int source) {
         if (sources_[source].bytes() > MUCH) sources_[source] = Array<Half>();
+        if (latents_[source].bytes() > MUCH) latents_[source] = Array<float>();
     }
     // Begins an empty row that reads `source`.
     void bind(int row, int source) {
@@ -71,7 +82,9 @@ class Cache {
     Pages<int32_t> owners_;
     std::vector<char> is_shared_;
     std::vector<Array<Half>> sources_;
+    std::vector<Array<float>> latents_;
     std::vector<int> lengths_, source_of_;
+    std::vector<int32_t> states_;
 };
 
 inline void Cache::reorder(int count, const int32_t* rows, const int32_t* parents, int length) {

@@ -4,14 +4,26 @@ import ctypes
 import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass
+from enum import IntEnum
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from model.latent_cache import Source
 from model.native.library import Ask, Found, Run, check
 from model.native.network import NativeNetwork
+
+_ALL = -1  # sources
+
+
+class SourceState(IntEnum):
+    """Whether a source can be read; its values are those of `SourceState` in cache.h."""
+
+    FAILED = -1
+    BEGUN = 0
+    READY = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +60,8 @@ class NativeCache:
         )
         if not self._handle:
             raise MemoryError(f"there is no memory for {rows} rows of {max_target} tokens")
-        self._finalizer = weakref.finalize(self, self._library.stele_cache_delete, self._handle)
+        self._lengths = [0] * rows  # of sources
+        self._finalizer = weakref.finalize(self, _delete, network, self._handle)
         self._finalizer.atexit = False  # a thread may still be decoding when the interpreter ends
 
     def add_sources(self, indices: Sequence[int], latents: Sequence[Tensor]) -> None:
@@ -67,6 +80,49 @@ class NativeCache:
                 joined.ctypes.data,
             )
         )
+
+    def begin_sources(self, indices: Sequence[int], given: Sequence[Source]) -> None:
+        """Encode the sources at `indices` beside the steps; `state` tells when they can be read."""
+        sources = np.array(indices, np.int32)
+        lengths = np.array([len(source) for source in given], np.int32)
+        tokens = np.concatenate([np.asarray(source, np.int32) for source in given])
+        for index, source in zip(indices, given, strict=True):
+            self._lengths[index] = len(source)
+        check(
+            self._library.stele_begin_sources(
+                self._network.handle,
+                self._handle,
+                len(sources),
+                sources.ctypes.data,
+                lengths.ctypes.data,
+                tokens.ctypes.data,
+            )
+        )
+
+    def state(self, index: int) -> SourceState:
+        """Return whether a source that was begun or added can be read."""
+        return SourceState(self._library.stele_source_state(self._handle, index))
+
+    def latent(self, index: int) -> Tensor:
+        """Return a copy of the latent [length, width] of a source that was begun and is ready."""
+        shape = self._lengths[index], self._network.config.width
+        latent = np.empty(shape, np.float32)
+        self._library.stele_latent(self._handle, index, latent.ctypes.data, latent.size)
+        return torch.from_numpy(latent)
+
+    def help(self, *, may_wait: bool) -> bool:
+        """Encode in this thread some of what was begun; returns whether there was any.
+
+        Args:
+            may_wait: where all is under way already, until some of it is done.
+        """
+        has_helped = ctypes.c_int32(0)
+        check(self._library.stele_help(self._network.handle, may_wait, ctypes.byref(has_helped)))
+        return bool(has_helped)
+
+    def forget(self, index: int) -> None:
+        """Give up a source that was begun; one that is being encoded is awaited."""
+        check(self._library.stele_forget(self._network.handle, self._handle, index))
 
     def close_source(self, index: int) -> None:
         """Forget a source that no row reads."""
@@ -169,3 +225,9 @@ class NativeCache:
     def interrupt(self) -> None:
         """Let the run under way, or else the next one, end after a step."""
         self._interruption[0] = 1
+
+
+def _delete(network: NativeNetwork, handle: int) -> None:
+    """Delete a cache once nothing is written to it any more."""
+    network.library.stele_forget(network.handle, handle, _ALL)
+    network.library.stele_cache_delete(handle)

@@ -8,6 +8,21 @@
 namespace stele {
 
 void Network::decode(Cache& cache, const Ask& ask, const Found& found) {
+    const int pieces = team_.size();
+    const bool divides = ask.count >= pieces * MOST_ROWS && !found.attention;
+    timed(decoding_, decoder_products_ * ask.count, divides, [&](Way way) {
+        if (way != Way::apart) return decode_rows(way, cache, ask, found);
+        apart(pieces, [&](Network& desk, int i) {
+            const int first = ask.count * i / pieces, count = ask.count * (i + 1) / pieces - first;
+            const size_t begin = static_cast<size_t>(first) * ask.most;
+            const int32_t* lines = found.logits ? ask.lines + first : nullptr;
+            desk.decode_rows(Way::alone, cache, {count, ask.rows + first, ask.tokens + first, ask.positions + first, ask.widths + first, lines, ask.most},
+                             {found.tokens + begin, found.values + begin, found.healthy + first, found.logits, nullptr, 0});
+        });
+    });
+}
+
+void Network::decode_rows(Way way, Cache& cache, const Ask& ask, const Found& found) {
     int longest = 1;
     for (int place = 0; place < ask.count; ++place) {
         longest = std::max(longest, ask.positions[place] + 1);
@@ -24,7 +39,7 @@ void Network::decode(Cache& cache, const Ask& ask, const Found& found) {
         scratch.counts.assign(ask.count, 0);
         scratch.healthy.assign(ask.count, true);
     }
-    together(decoding_, decoder_products_ * ask.count, [&](Member& member) {
+    team_.run(threads(way), [&](Member& member) {
         const auto& layers = decoder_.layers;
         member.share(ask.count, [&](int place) {
             const int token = ask.tokens[place];

@@ -1,6 +1,7 @@
 // Encoding: sources of any lengths side by side, a row for each token, without padding.
 #if defined(__x86_64__)
 #include <algorithm>
+#include <numeric>
 
 #include "attention.h"
 #include "network.h"
@@ -8,22 +9,45 @@
 namespace stele {
 namespace {
 
-constexpr int TOGETHER = 256;  // tokens
+constexpr int AT_ONCE = 256;  // tokens: few enough to stay near the processor
+
+// Sources that follow each other, and their tokens.
+struct Group {
+    int first, sources, begin, tokens;
+};
+
+// Cuts sources into groups of about `most` tokens, or one source.
+std::vector<Group> grouped(int sources, const int32_t* lengths, int most) {
+    std::vector<Group> groups;
+    for (int first = 0, begin = 0; first < sources;) {
+        Group group{first, 0, begin, 0};
+        do group.tokens += lengths[first + group.sources++];
+        while (first + group.sources < sources && group.tokens + lengths[first + group.sources] / 2 <= most);
+        groups.push_back(group);
+        first += group.sources;
+        begin += group.tokens;
+    }
+    return groups;
+}
 
 }  // namespace
 
 void Network::encode(int sources, const int32_t* lengths, const int32_t* tokens, float* latents) {
-    for (int first = 0; first < sources;) {  // few enough tokens at once to stay near the processor
-        int last = first, count = 0;
-        while (last < sources && (last == first || count + lengths[last] <= TOGETHER)) count += lengths[last++];
-        encode_together(last - first, lengths + first, count, tokens, latents);
-        tokens += count;
-        latents += static_cast<size_t>(count) * shape_.width;
-        first = last;
-    }
+    const int count = std::accumulate(lengths, lengths + sources, 0), share = (count + team_.size() - 1) / team_.size();
+    timed(encoding_, encoder_products_ * count, sources > 1, [&](Way way) {
+        const auto groups = grouped(sources, lengths, way == Way::apart ? std::min(AT_ONCE, share) : AT_ONCE);
+        const auto encode_one = [&](Network& desk, Way how, const Group& group) {
+            float* to = latents + static_cast<size_t>(group.begin) * shape_.width;
+            desk.encode_group(how, group.sources, lengths + group.first, group.tokens, tokens + group.begin, to);
+        };
+        if (way == Way::apart)
+            apart(static_cast<int>(groups.size()), [&](Network& desk, int i) { encode_one(desk, Way::alone, groups[i]); });
+        else
+            for (const Group& group : groups) encode_one(*this, way, group);
+    });
 }
 
-void Network::encode_together(int sources, const int32_t* lengths, int count, const int32_t* tokens, float* latents) {
+void Network::encode_group(Way way, int sources, const int32_t* lengths, int count, const int32_t* tokens, float* latents) {
     std::vector<int> positions;
     for (int s = 0; s < sources; ++s)
         for (int i = 0, counted = 0; i < lengths[s]; ++i) {  // padding is not counted, and stands nowhere
@@ -32,7 +56,7 @@ void Network::encode_together(int sources, const int32_t* lengths, int count, co
             counted += !is_padding;
         }
     reserve(count, scratch_size(*std::max_element(lengths, lengths + sources), encoder_.head_width));
-    together(encoding_, encoder_products_ * count, [&](Member& member) {
+    team_.run(threads(way), [&](Member& member) {
         const auto& layers = encoder_.layers;
         member.share(count, [&](int row) {
             begin_row(encoder_, row, tokens[row], positions[row], layers[0].norm(Part::attention_norm));
@@ -72,6 +96,21 @@ void Network::encode_layer(Member& member, const Layer& layer, int sources, cons
 }
 
 void Network::add_sources(Cache& cache, int count, const int32_t* sources, const float* latents) {
+    std::vector<int32_t> lengths;
+    for (int s = 0; s < count; ++s) lengths.push_back(cache.length_of(sources[s]));
+    const int tokens = std::accumulate(lengths.begin(), lengths.end(), 0), share = (tokens + team_.size() - 1) / team_.size();
+    const double products = static_cast<double>(decoder_.outside[Part::source_in].out()) * shape_.width;
+    timed(adding_, products * tokens, count > 1, [&](Way way) {
+        if (way != Way::apart) return add_group(way, cache, count, sources, latents);
+        const auto groups = grouped(count, lengths.data(), share);
+        apart(static_cast<int>(groups.size()), [&](Network& desk, int i) {
+            const float* from = latents + static_cast<size_t>(groups[i].begin) * shape_.width;
+            desk.add_group(Way::alone, cache, groups[i].sources, sources + groups[i].first, from);
+        });
+    });
+}
+
+void Network::add_group(Way way, Cache& cache, int count, const int32_t* sources, const float* latents) {
     std::vector<int> owners, places;  // of each token: its source, and where in it
     for (int s = 0; s < count; ++s)
         for (int i = 0; i < cache.length_of(sources[s]); ++i) {
@@ -89,7 +128,7 @@ void Network::add_sources(Cache& cache, int count, const int32_t* sources, const
         return head + static_cast<size_t>(places[row]) * cache.stride();
     };
     reserve(tokens, 0);
-    together(encoding_, static_cast<double>(projection.out()) * shape_.width * tokens, [&](Member& member) {
+    team_.run(threads(way), [&](Member& member) {
         member.share(tokens, [&](int row) {
             round_row(latents + static_cast<size_t>(row) * shape_.width, shape_.width, rounded(shape_.width), row);
         });

@@ -106,18 +106,26 @@ _SIGNATURES: dict[str, tuple[object, list[object]]] = {
     "stele_reorder": (c_int, [c_void_p, c_int, c_void_p, c_void_p, c_int]),
     "stele_encode": (c_int, [c_void_p, c_int, c_void_p, c_void_p, c_void_p]),
     "stele_add_sources": (c_int, [c_void_p, c_void_p, c_int, *[c_void_p] * 3]),
+    "stele_begin_sources": (c_int, [c_void_p, c_void_p, c_int, *[c_void_p] * 3]),
+    "stele_help": (c_int, [c_void_p, c_int, POINTER(c_int32)]),
+    "stele_forget": (c_int, [c_void_p, c_void_p, c_int]),
+    "stele_source_state": (c_int, [c_void_p, c_int]),
+    "stele_latent": (None, [c_void_p, c_int, c_void_p, c_size_t]),
     "stele_decode": (c_int, [c_void_p, c_void_p, POINTER(Ask), POINTER(Found)]),
     "stele_run": (c_int, [c_void_p, c_void_p, POINTER(Run)]),
 }
 
 
-# What is over in less than a microsecond keeps the interpreter: to have it back costs up to a
+# What is over in a microsecond or a few keeps the interpreter: to have it back costs up to a
 # switch interval while another thread computes.
 _SHORT = {
     "stele_network_bytes",
     "stele_norm",
     "stele_tables",
     "stele_suppress",
+    "stele_begin_sources",
+    "stele_source_state",
+    "stele_latent",
     "stele_close_source",
     "stele_bind",
     "stele_reorder",

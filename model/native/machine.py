@@ -12,7 +12,7 @@ from model.decoding.step import Chooser
 from model.decoding.target import LOGITS, Target
 from model.latent_cache import Source
 from model.machine import Gain, alignments, wants_attention
-from model.native.cache import Findings, NativeCache
+from model.native.cache import Findings, NativeCache, SourceState
 from model.native.network import NativeNetwork
 from model.sources import SourceTable
 
@@ -49,10 +49,45 @@ class NativeMachine:
         for source in sources:
             self._sources.add(source)
 
+    def begin_sources(self, sources: Sequence[Source]) -> None:
+        """Take in sources, and encode them beside the steps; `state` tells when they are ready.
+
+        No row that reads one may be stepped before.
+        """
+        if not sources:
+            return
+        self._cache.begin_sources(self._sources.next_indices(len(sources)), sources)
+        for source in sources:
+            self._sources.add(source)
+
+    def state(self, source: Source) -> SourceState:
+        """Return whether a source that is held can be read."""
+        return self._cache.state(self._sources.index(source))
+
+    def latent(self, source: Source) -> Tensor:
+        """Return the latent [length, width] of a source that was begun and is ready."""
+        return self._cache.latent(self._sources.index(source))
+
+    def help(self, *, may_wait: bool) -> bool:
+        """Encode in this thread some of what was begun.
+
+        Args:
+            may_wait: where all is under way already, until some of it is done.
+
+        Returns:
+            Whether anything was encoded here.
+        """
+        return self._cache.help(may_wait=may_wait)
+
     def drop_unread(self) -> None:
         """As `Machine` says."""
         for dropped in self._sources.drop_unread():
-            self._cache.close_source(dropped.index)
+            self._close(dropped.index)
+
+    def _close(self, index: int) -> None:
+        if self._cache.state(index) is SourceState.BEGUN:
+            self._cache.forget(index)
+        self._cache.close_source(index)
 
     def bind(self, row: int, source: Source) -> None:
         """As `Machine` says."""
@@ -61,7 +96,7 @@ class NativeMachine:
     def release(self, row: int, *, is_clean: bool) -> None:
         """As `Machine` says."""
         if dropped := self._sources.release(row):
-            self._cache.close_source(dropped.index)
+            self._close(dropped.index)
 
     def reorder(self, rows: Sequence[int], parents: Sequence[int], length: int) -> None:
         """As `Machine` says."""

@@ -1,47 +1,54 @@
-// How many threads a call takes: as many as were fast lately.
+// In which way a call uses threads: the one that was fast lately.
 #pragma once
+#include <algorithm>
 #include <chrono>
 #include <cmath>
 #include <cstdint>
 
 namespace stele {
 
+// Alone: one thread. Together: all share the work of each layer, and meet before the next. Apart:
+// each takes sources or rows of its own through all layers, and weights are read by each.
+enum class Way : int { alone, together, apart };
+
 // Threads that meet at barriers wait for the slowest, and where other work takes its core, two are
-// slower than one. So both ways are measured, over and over, for each size of work: the one that
-// was slower lately is tried again now and then. What is computed is the same either way.
+// slower than one. So all ways are measured, over and over, for each size of work: those that were
+// slower lately are tried again now and then. What is computed is the same either way.
 class Measure {
   public:
-    explicit Measure(int most) : most_(most) {}
-
-    // Returns how many threads to use, 1 or all, for `products` multiplications.
-    int threads(double products) {
-        if (most_ == 1) return 1;
+    // Returns the way to take for `products` multiplications; apart only where the work divides.
+    Way way(double products, bool divides) {
         Pace& pace = pace_of(products);
-        if (++pace.calls <= FIRST) return pace.calls % 2 ? most_ : 1;
-        const bool is_faster_together = pace.seconds[1] <= pace.seconds[0];
-        const bool is_trial = pace.calls % EVERY == 0;
-        return is_faster_together != is_trial ? most_ : 1;
+        const int ways = divides ? WAYS : WAYS - 1;
+        const auto untried = std::min_element(pace.tried, pace.tried + ways);
+        if (*untried < FIRST) return static_cast<Way>(untried - pace.tried);
+        const int best = static_cast<int>(std::min_element(pace.seconds, pace.seconds + ways) - pace.seconds);
+        if (++pace.calls % EVERY) return static_cast<Way>(best);
+        return static_cast<Way>((best + 1 + pace.calls / EVERY % (ways - 1)) % ways);
     }
 
-    void record(double products, int threads, double seconds) {
+    void record(double products, Way way, double seconds) {
         Pace& pace = pace_of(products);
-        double& lately = pace.seconds[threads > 1];
+        const int index = static_cast<int>(way);
+        double& lately = pace.seconds[index];
         const double each = seconds / products;
-        // The first calls of either kind touch new memory: the next ones replace what they took.
-        lately = pace.calls <= FIRST ? each : lately + (each - lately) * WEIGHT;
+        // The first calls of each kind touch new memory: the next ones replace what they took.
+        const bool is_first = pace.tried[index] < FIRST;
+        pace.tried[index] += is_first;
+        lately = is_first ? each : lately + (each - lately) * WEIGHT;
     }
 
   private:
-    static constexpr uint32_t FIRST = 4;    // calls, in turns
-    static constexpr uint32_t EVERY = 16;   // calls: one is a trial of the slower way
+    static constexpr int WAYS = 3;
+    static constexpr uint32_t FIRST = 2;    // calls in each way, in turns
+    static constexpr uint32_t EVERY = 16;   // calls: one is a trial of a slower way
     static constexpr double WEIGHT = 0.25;  // of the newest call
     struct Pace {
-        uint32_t calls = 0;
-        double seconds[2] = {0, 0};  // per product: alone, together
+        uint32_t calls = 0, tried[WAYS] = {};
+        double seconds[WAYS] = {};  // per product
     };
     Pace& pace_of(double products) { return paces_[std::ilogb(products > 1 ? products : 1) & 63]; }
 
-    int most_;
     Pace paces_[64];
 };
 

@@ -7,7 +7,7 @@
 namespace stele {
 
 Network::Network(const Shape& shape, int threads, double thread_products)
-    : shape_(shape), team_(threads), thread_products_(thread_products), encoding_(threads), decoding_(threads), scratches_(threads) {
+    : shape_(shape), team_(threads), thread_products_(thread_products), scratches_(threads) {
     encoder_.heads = shape.encoder_heads;
     encoder_.head_width = shape.encoder_head_width;
     encoder_.hidden = shape.encoder_hidden;
@@ -30,6 +30,12 @@ Network::Network(const Shape& shape, int threads, double thread_products)
     };
     encoder_products_ = products(encoder_, 4);
     decoder_products_ = products(decoder_, 6) + static_cast<double>(shape.width) * shape.vocabulary;
+}
+
+Network::Network(const Network& other) : Network(other.shape_, 1, other.thread_products_) {
+    encoder_ = other.encoder_;
+    decoder_ = other.decoder_;
+    suppressed_ = other.suppressed_;
 }
 
 size_t Network::bytes() const {

@@ -3,6 +3,7 @@
 #include <memory>
 #include <vector>
 
+#include "beside.h"
 #include "cache.h"
 #include "linear.h"
 #include "measure.h"
@@ -41,7 +42,7 @@ enum class Part : int {  // of a stack, by layer
 };
 
 struct Layer {
-    std::unique_ptr<Linear> linears[static_cast<int>(Part::parts)];
+    std::shared_ptr<const Linear> linears[static_cast<int>(Part::parts)];
     Norm norms[static_cast<int>(Part::parts)];
     const Linear& operator[](Part part) const { return *linears[static_cast<int>(part)]; }
     const Norm& norm(Part part) const { return norms[static_cast<int>(part)]; }
@@ -99,13 +100,18 @@ class Network {
   public:
     // `thread_products`: so many are worth a thread's waking.
     Network(const Shape& shape, int threads, double thread_products);
+    // Another over the same weights, all of which are there, with scratch of its own, for one thread.
+    explicit Network(const Network& other);
 
     const Shape& shape() const { return shape_; }
     Team& team() { return team_; }
     Stack& stack(bool is_decoder) { return is_decoder ? decoder_ : encoder_; }
     size_t bytes() const;
     // Tokens that are never chosen; their probability counts nevertheless.
-    void suppress(int count, const int32_t* tokens) { suppressed_.assign(tokens, tokens + count); }
+    void suppress(int count, const int32_t* tokens) {
+        suppressed_.assign(tokens, tokens + count);
+        desks_.clear();  // which suppress what this did
+    }
 
     // Encodes sources whose `tokens` follow each other; latents [tokens, width] likewise.
     void encode(int sources, const int32_t* lengths, const int32_t* tokens, float* latents);
@@ -113,6 +119,11 @@ class Network {
     void add_sources(Cache& cache, int count, const int32_t* sources, const float* latents);
     void decode(Cache& cache, const Ask& ask, const Found& found);
     void run(Cache& cache, const Run& run);
+    // What encodes sources while this decodes: begun on first use.
+    Beside& beside() {
+        if (!beside_) beside_ = std::make_unique<Beside>(*this);
+        return *beside_;
+    }
 
   private:
     struct Scratch {  // of one thread
@@ -129,13 +140,18 @@ class Network {
     static constexpr int CHUNK = 4;  // tiles of logits that are looked at together
 
     template <class Body>
-    void together(Measure& measure, double products, Body&& body);
+    void timed(Measure& measure, double products, bool divides, Body&& body);
+    template <class Piece>
+    void apart(int pieces, Piece&& piece);
+    int threads(Way way) const { return way == Way::together ? team_.size() : 1; }
     void reserve(int rows, size_t scores);
     void begin_row(const Stack& stack, int row, int token, int position, Norm first);
     void leave(int row, const Norm& own, const Norm& next);
     void finish_row(const Stack& stack, int row, const Norm& own, float scale);
     void feed_forward(Member& member, const Stack& stack, const Layer& layer, int rows);
-    void encode_together(int sources, const int32_t* lengths, int count, const int32_t* tokens, float* latents);
+    void encode_group(Way way, int sources, const int32_t* lengths, int count, const int32_t* tokens, float* latents);
+    void add_group(Way way, Cache& cache, int count, const int32_t* sources, const float* latents);
+    void decode_rows(Way way, Cache& cache, const Ask& ask, const Found& found);
     void encode_layer(Member& member, const Layer& layer, int sources, const int32_t* lengths, int tokens);
     void decode_layer(Member& member, Cache& cache, const Ask& ask, const Found& found, int index);
     void attend_self(Member& member, Cache& cache, const Ask& ask, int layer, int place);
@@ -151,7 +167,7 @@ class Network {
     Stack encoder_, decoder_;
     std::vector<int32_t> suppressed_;
     double encoder_products_ = 0, decoder_products_ = 0;
-    Measure encoding_, decoding_;
+    Measure encoding_, adding_, decoding_;
 
     // Scratch of all threads, by row.
     int stride_ = 0, wide_ = 0, inner_ = 0;
@@ -161,17 +177,30 @@ class Network {
     Array<int32_t> shifts_;
     Array<Total> totals_;  // [rows, chunks]
     std::vector<Scratch> scratches_;
+    std::vector<std::unique_ptr<Network>> desks_;  // of the other threads, where each works apart
+    std::unique_ptr<Beside> beside_;
     Rounded rounded(int size) { return {values_.get(), scales_.get(), shifts_.get(), round_up(size, TILE)}; }
 };
 
-// Runs `body` on as many threads as such work is worth.
+// Calls `body(way)` with the way that such work is worth.
 template <class Body>
-void Network::together(Measure& measure, double products, Body&& body) {
-    if (products < 2 * thread_products_ || team_.size() == 1) return team_.run(1, body);
-    const int threads = measure.threads(products);
+void Network::timed(Measure& measure, double products, bool divides, Body&& body) {
+    const bool is_alone = team_.size() == 1 || (beside_ && beside_->is_busy());  // which has the other core
+    if (is_alone || products < 2 * thread_products_) return body(Way::alone);
+    const Way way = measure.way(products, divides);
     const auto began = std::chrono::steady_clock::now();
-    team_.run(threads, body);
-    measure.record(products, threads, std::chrono::duration<double>(std::chrono::steady_clock::now() - began).count());
+    body(way);
+    measure.record(products, way, std::chrono::duration<double>(std::chrono::steady_clock::now() - began).count());
+}
+
+// Calls `piece(network, i)` for 0..pieces-1, on all threads, each with a network of its own.
+template <class Piece>
+void Network::apart(int pieces, Piece&& piece) {
+    while (static_cast<int>(desks_.size()) < team_.size() - 1) desks_.push_back(std::make_unique<Network>(*this));
+    team_.run(team_.size(), [&](Member& member) {
+        Network& desk = member.index() ? *desks_[member.index() - 1] : *this;
+        member.share_on(pieces, [&](int i) { piece(desk, i); });
+    });
 }
 
 }  // namespace stele

@@ -69,6 +69,7 @@ class NativeNetwork:
             raise RuntimeError("the compiled library is not there, or not for this CPU")
         self.config = network.config
         self.library = found
+        self.threads = threads
         self._kept: list[Tensor] = []  # what the library reads where it is
         self._span = 2 * max(self.config.max_positions, self.config.max_target) + 1
         shape = self._shape()

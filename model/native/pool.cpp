@@ -52,6 +52,7 @@ void Team::run(int size, const std::function<void(Member&)>& body) {
         {
             std::lock_guard lock(mutex_);
             body_ = &body;
+            begun_ = 0;
             active_.store(size);
             call_.fetch_add(1);
         }
@@ -59,7 +60,14 @@ void Team::run(int size, const std::function<void(Member&)>& body) {
     }
     Member self(*this, 0, size);
     body(self);
-    if (size > 1) spin_until([&] { return done_.load(std::memory_order_acquire) == size - 1; });
+    if (size == 1) return;
+    int begun;
+    {
+        std::lock_guard lock(mutex_);
+        body_ = nullptr;
+        begun = begun_;
+    }
+    spin_until([&] { return done_.load(std::memory_order_acquire) == begun; });
 }
 
 void Team::work(int index) {
@@ -74,8 +82,9 @@ void Team::work(int index) {
             if (is_closed_) return;
             body = body_;
             size = active_.load();
+            if (!body || index >= size) continue;
+            ++begun_;
         }
-        if (index >= size) continue;
         Member self(*this, index, size);
         (*body)(self);
         done_.fetch_add(1, std::memory_order_release);

@@ -39,7 +39,8 @@ class Team {
     ~Team();
     int size() const { return static_cast<int>(workers_.size()) + 1; }
 
-    // Runs `body` on the first `size` members, the caller among them, and returns when all are done.
+    // Runs `body` on the first `size` members, the caller among them, and returns when all are done
+    // that have begun: who wakes too late to find work is not waited for.
     void run(int size, const std::function<void(Member&)>& body);
 
   private:
@@ -58,6 +59,7 @@ class Team {
     const std::function<void(Member&)>* body_ = nullptr;
     std::atomic<unsigned> call_{0};
     std::atomic<int> active_{0}, done_{0};
+    int begun_ = 0;  // besides the caller
     bool is_closed_ = false;
     alignas(64) std::atomic<int> arrived_{0};
     alignas(64) std::atomic<unsigned> round_{0};

@@ -26,7 +26,7 @@ class Outcome:
     alignments: list[Alignment] = field(default_factory=list)
 
     def take(self, step: Step) -> None:
-        self.steps += 1
+        self.steps += not step.is_awaited
         self.healthy &= step.is_healthy
         self.tokens += step.tokens
         self.scores += step.scores

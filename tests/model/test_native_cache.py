@@ -55,16 +55,17 @@ def test_candidates_are_those_of_a_stable_sort_of_the_logits(vocabulary: int, th
 
 @pytest.mark.parametrize("threads", [1, 2])
 def test_logits_are_those_of_the_rows_asked_for(threads: int) -> None:
-    network = compiled(threads, vocabulary=333)  # several chunks
-    all_rows, some_rows = Rows(network, SOURCES), Rows(network, SOURCES)
-    count = len(SOURCES)
-    everything = all_rows.feed(dict.fromkeys(range(count), 3)).logits
-    assert everything is not None
-
-    tokens, zeros = [3] * count, [0] * count
-    some = some_rows.cache.step(range(count), tokens, zeros, zeros, logits_of=[1, 4]).logits
-    assert some is not None
-    assert some.equal(everything[[1, 4]])
+    network, sources = compiled(threads, vocabulary=333), SOURCES * 3  # several chunks
+    count = len(sources)
+    everything, some = Rows(network, sources), Rows(network, sources)
+    for position in range(8):  # each way to use threads is tried
+        all_logits = everything.feed(dict.fromkeys(range(count), 3)).logits
+        wanted = [1, 4, 10, 17]
+        tokens, places = [3] * count, [position] * count
+        found = some.cache.step(range(count), tokens, places, [0] * count, logits_of=wanted)
+        assert all_logits is not None
+        assert found.logits is not None
+        assert found.logits.equal(all_logits[wanted])
 
 
 @pytest.mark.parametrize("threads", [1, 2, 3])

@@ -45,6 +45,10 @@ class EchoRunner:
     before_next: Callable[[int], None] = lambda launch: None  # within a launch, not the first step
     is_interrupted: threading.Event = field(default_factory=threading.Event)
     calls: int = 0
+    late: dict[int, int] = field(
+        default_factory=dict
+    )  # launches until a source is encoded, by its first token
+    encoding: int = 0
 
     def __post_init__(self) -> None:
         self.may_step.set()
@@ -67,6 +71,12 @@ class EchoRunner:
 
     def launch(self, rows: Sequence[int], steps: int = 1) -> FakePending:
         self.may_step.wait(timeout=10)
+        awaited = [row for row in rows if self._is_awaited(row)]
+        if awaited:
+            gained = dict.fromkeys(awaited, Step(is_awaited=True))
+            others = [row for row in rows if row not in gained]
+            gained |= zip(others, self.launch(others).result() if others else [], strict=True)
+            return FakePending([gained[row] for row in rows])
         tokens = [self.rows[row][0] for row in rows]
         self._count("launch", tokens)
         self.steps.append(len(rows))
@@ -84,6 +94,12 @@ class EchoRunner:
                     found[place] = _joined(before, self._advanced(row))
         self.is_interrupted.clear()
         return FakePending(found)
+
+    def _is_awaited(self, row: int) -> bool:
+        first = self.rows[row][0]
+        left = 0 if self.read[row] else self.late.get(first, 0)
+        self.late[first] = max(left - 1, 0)
+        return left > 0
 
     def interrupt(self) -> None:
         self.is_interrupted.set()

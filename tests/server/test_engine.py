@@ -318,6 +318,57 @@ def test_when_the_thread_dies_nobody_is_left_waiting() -> None:
         engine.submit([request(1)], 60)
 
 
+def test_who_is_awaited_joins_later_and_nobody_waits_for_it() -> None:
+    registry = CollectorRegistry()
+    runner = EchoRunner(late={7: 3, 8: 10**9})
+    with running(runner, slots=4, registry=registry) as (engine, log):
+        first, second, never = engine.submit([request(1, 2), request(7, 9), request(8)], 60)
+        log.wait_for_ends(2)
+        engine.cancel([never])
+        log.wait_for_ends(3)
+        engine.submit([request(5, 5, 5, 5)] * 4, 60)  # in the slots of all of them
+        log.wait_for_ends(7)
+
+    assert log.finishes[:3] == [
+        (first, Finish.STOP),
+        (second, Finish.STOP),
+        (never, Finish.CANCELLED),
+    ]
+    assert (log.tokens[first], log.tokens[second], log.tokens[never]) == ([1, 2], [7, 9], [])
+    rows = registry.get_sample_value("stele_decoder_batch_size_sum", {"model": "echo"})
+    assert rows == 3 + 3 + 4 * 5
+
+
+def test_nobody_is_admitted_behind_more_than_a_ticks_budget_that_is_still_encoded() -> None:
+    runner = EchoRunner(encoding=10_000)
+    with running(runner) as (engine, log):
+        (first,) = engine.submit([request(1)], 60)
+        engine.cancel([first])
+        log.wait_for_ends(1)
+        assert log.updates[0].timings is not None
+        assert log.updates[0].timings.queue_s is None, "it was admitted"
+        runner.encoding = 0
+        engine.submit([request(2)], 60)
+        log.wait_for_ends(2)
+
+    assert [finish for _, finish in log.finishes] == [Finish.CANCELLED, Finish.STOP]
+
+
+def test_a_step_that_fails_for_all_but_the_awaited_lets_the_engine_be_probed() -> None:
+    runner = EchoRunner(late={8: 10**9}, sick=frozenset({4}))
+    with running(runner) as (engine, log):
+        ids = engine.submit([request(4), request(8)], 60)
+        log.wait_for_ends(1)
+        assert log.finishes == [(ids[0], Finish.ERROR)]
+        calls = runner.calls
+        engine.cancel(ids[1:])
+        log.wait_for_ends(2)
+        engine.submit([request(1)], 60)
+        log.wait_for_ends(3)
+
+    assert runner.calls >= calls + 2 + 3  # the probe is admitted and stepped before the next
+
+
 def test_what_happened_is_measured() -> None:
     registry = CollectorRegistry()
     with running(EchoRunner(), registry=registry) as (engine, log):

@@ -3,9 +3,9 @@ from itertools import pairwise
 
 import pytest
 
-from model import DecodingOptions
+from model import DecodingOptions, Step
 from server.generation import Finish, Generation
-from server.pacing import MOST_STEPS, Pacer, period_s, steps_at_once
+from server.pacing import MOST_STEPS, Pacer, period_s, rows_by_step, steps_at_once
 
 
 def generation(identity: int, *, streams: bool = True) -> Generation:
@@ -88,3 +88,9 @@ def test_streams_that_become_few_are_told_every_token_again() -> None:
     pacer.due([subject], 64, 0.0)
     assert pacer.due([subject], 2, 0.2) == [subject]
     assert pacer.due([subject], 2, 0.2001) == [subject]
+
+
+def test_rows_whose_source_is_still_encoded_take_no_step() -> None:
+    rows = {0: 1, 1: 1, 2: 4, 6: 4}
+    steps = [(0, Step((5, 6))), (1, Step(is_awaited=True)), (2, Step()), (6, Step(is_awaited=True))]
+    assert rows_by_step(rows, steps) == [5, 1]

@@ -158,6 +158,15 @@ def test_source_tokens_bound_what_one_tick_admits(
     assert len(subject.admit(0.0)) == admitted
 
 
+@pytest.mark.parametrize(("encoding", "admitted"), [(0, 3), (10, 2), (20, 1), (29, 0), (1000, 0)])
+def test_what_is_still_encoded_counts_against_the_budget(encoding: int, admitted: int) -> None:
+    subject = half_taken(15)
+    for i in range(4):
+        subject.add(generation(i, group=i, source=10))
+
+    assert len(subject.admit(0.0, encoding)) == admitted
+
+
 def half_taken(budget: int) -> Scheduler:
     subject = scheduler(
         *[generation(90 + i, group=90 + i) for i in range(4)], slots=8, budget=budget
