@@ -1,0 +1,49 @@
+"""What every stage is given: where it runs, what is replaced, and how long it may take."""
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TypeVar
+
+import torch
+
+from benchmarks.gpu import shapes
+from benchmarks.gpu.records import Records
+from model.config import ModelConfig
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """One stage's circumstances.
+
+    Attributes:
+        is_tiny: toy sizes and few repetitions, which prove that everything runs.
+        replaced: {operation: implementation}, where not the default one.
+        until: the moment, of `now`, at which the stage would be killed.
+    """
+
+    device: torch.device
+    is_tiny: bool
+    replaced: Mapping[str, str]
+    records: Records
+    until: float
+    now: Callable[[], float] = time.monotonic
+
+    @property
+    def is_gpu(self) -> bool:
+        """Whether what is measured means anything."""
+        return self.device.type == "cuda"
+
+    def config(self, model: str) -> ModelConfig:
+        """Return a model's description, in this run's size."""
+        return shapes.config(model, is_tiny=self.is_tiny)
+
+    def has_time(self, seconds: float) -> bool:
+        """Whether something that takes so long still ends before the stage is killed."""
+        return self.now() + seconds < self.until
+
+    def pick(self, real: T, tiny: T) -> T:
+        """Return the one for this run's size."""
+        return tiny if self.is_tiny else real
