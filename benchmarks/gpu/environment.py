@@ -3,11 +3,11 @@
 import platform
 import shutil
 import subprocess
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import torch
 
-from benchmarks.gpu.bare import is_installed
 from benchmarks.gpu.context import Context
 
 _ROOT = Path(__file__).parents[2]
@@ -19,8 +19,8 @@ def run(context: Context) -> None:
     details = {
         "torch": torch.__version__,
         "cuda": torch.version.cuda,
-        "cudnn": torch.backends.cudnn.version(),
-        "triton": _triton(),
+        "cudnn": torch.backends.cudnn.version(),  # type: ignore[no-untyped-call]
+        "triton": _version("triton"),
         "driver": _driver() if context.is_gpu else "",
         "python": platform.python_version(),
         "commit": commit(),
@@ -44,12 +44,11 @@ def commit() -> str:
     return done.stdout.strip()
 
 
-def _triton() -> str:
-    if not is_installed("triton"):
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
         return ""
-    import triton
-
-    return str(triton.__version__)
 
 
 def _driver() -> str:

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from benchmarks.gpu.context import Context
 from benchmarks.gpu.limits import H100
-from benchmarks.gpu.shapes import BART, MODELS, NLLB, OPUS, T5
+from benchmarks.gpu.names import BART, MODELS, NLLB, OPUS, T5
 from benchmarks.gpu.timing import median_s, replayable, spin
 
 _CACHE_BYTES = 200e6  # rotated through, so that no weight is found in the chip's cache

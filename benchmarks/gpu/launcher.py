@@ -73,7 +73,7 @@ def launch(
     """Run stages until all have ended or the time is over; how each ended is recorded.
 
     Args:
-        command: what to run for a stage that may take so many seconds.
+        command: what to run for a stage that is killed at a moment of `now`.
         seconds: for all of them; a stage gets its own limit or what is left.
     """
     until = now() + seconds
@@ -84,7 +84,7 @@ def launch(
             records.add(ENDED, SKIPPED + ": no time was left", seconds=0.0)
             continue
         print(f"-- {stage.name}: {stage.decides} (at most {limit_s:.0f} s)", flush=True)  # noqa: T201
-        ended = run(command(stage, limit_s), limit_s)
+        ended = run(command(stage, began + limit_s), limit_s)
         status = _status(ended.code)
         if status in (FAILED, TIMED_OUT):
             print("\n".join(ended.said), file=sys.stderr, flush=True)  # noqa: T201

@@ -3,7 +3,7 @@
 By what, model, rows and case: the lowest, the central and the highest value.
 """
 
-from benchmarks.gpu.shapes import BART, NLLB, OPUS, T5
+from benchmarks.gpu.names import BART, NLLB, OPUS, T5
 
 Named = tuple[str, str, int, str]
 Range = tuple[float, float, float]
@@ -34,7 +34,7 @@ _ATTENTION: dict[tuple[str, str], Range] = {  # us, by shape and kernel
     ("128 x 16 x 350", "flash"): (70, 80, 90),
     ("128 x 16 x 350", "efficient"): (90, 110, 130),
     ("128 x 16 x 350", "cudnn"): (75, 92, 110),
-    ("128 x 16 x 350", "plain"): (110, 130, 150),
+    ("128 x 16 x 350", "bmm"): (110, 130, 150),
     ("64 x 8 x 32", "triton"): (3, 3.5, 4),
     ("64 x 8 x 32", "flash"): (5, 5.5, 6),
     ("64 x 8 x 32", "efficient"): (6, 7, 8),

@@ -99,9 +99,7 @@ def read(path: Path) -> list[dict[str, Any]]:
 def ended_well(lines: Sequence[dict[str, Any]]) -> list[str]:
     """Return the names of stages that last ended well, or were skipped for a reason."""
     return [
-        line["stage"]
-        for line in lines
-        if line["what"] == ENDED and line["value"] in (OK, SKIPPED)
+        line["stage"] for line in lines if line["what"] == ENDED and line["value"] in (OK, SKIPPED)
     ]
 
 

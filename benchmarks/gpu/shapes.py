@@ -1,16 +1,15 @@
-"""The models measured, by their real dimensions with random weights, and toy ones of each family."""
+"""The models measured: their real dimensions with random weights, and toys of each family."""
 
 from typing import Any
 
 import torch
 from torch import nn
 
+from benchmarks.gpu.names import BART, NLLB, OPUS, T5
 from model.config import ModelConfig
 from model.families import bart, m2m100, marian, t5
 from model.transformer import EncoderDecoder
 
-OPUS, NLLB, BART, T5 = "OPUS-MT base", "NLLB-600M", "BART-large-CNN", "T5-small"
-MODELS = (OPUS, NLLB, BART, T5)
 _FAMILIES: dict[str, Any] = {OPUS: marian, NLLB: m2m100, BART: bart, T5: t5}
 
 

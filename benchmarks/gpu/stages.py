@@ -12,6 +12,7 @@ class Stage:
 
     Attributes:
         module: in this package; its `run` does the stage.
+        part: of the module's work, where several stages share it.
         call: which call of the prepared order it belongs to; 0 is part of every one.
     """
 
@@ -20,12 +21,20 @@ class Stage:
     limit_s: float
     call: int
     decides: str
+    part: str = ""
+
+
+OPERATIONS = ("embed", "add_norm", "append_attend", "cross_attend", "pick", "advance")
+
+
+def _check(operation: str) -> Stage:
+    return Stage(f"check-{operation}", "kernel_checks", 30, 1, f"which {operation} runs", operation)
 
 
 STAGES = (
     Stage("environment", "environment", 150, 0, "what was measured, and where"),
     Stage("probe", "probe", 45, 1, "the chip's ceilings, launches and replays"),
-    Stage("kernels", "kernel_checks", 50, 1, "which operations are to be replaced"),
+    *map(_check, OPERATIONS),
     Stage("gemms", "gemms", 60, 1, "the smallest row bucket"),
     Stage("attention", "attention", 60, 1, "the kernel for each length of source"),
     Stage("equality", "equality", 40, 1, "captured against eager, the precision of each family"),

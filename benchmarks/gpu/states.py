@@ -69,7 +69,7 @@ def slots(size: Sizes, row_slot: Tensor, vocabulary: int, end: int, seed: int = 
     forced = torch.where(drawn(count, 4, below=3) == 0, end, -1).int()
     own = torch.arange(count, dtype=torch.int32)[:, None].expand(-1, capacity).contiguous()
     first, second = rows[4], rows[5]  # two rows with the same past
-    own[second, : int(position[second])] = first.int()
+    own[second, : int(position[first])] = first.int()  # nobody reads what a row writes now
     history = drawn(count, capacity + 1, below=vocabulary)
     found = Slots(
         drawn(count, below=vocabulary), position, active, minimum, limit, history, own, forced

@@ -3,7 +3,7 @@
 import pytest
 
 from benchmarks.gpu import limits, protocols, shapes
-from benchmarks.gpu.shapes import BART, NLLB, OPUS, T5
+from benchmarks.gpu.names import BART, MODELS, NLLB, OPUS, T5
 
 LIMITS = [  # model, rows, source, target so far, limit in us
     (OPUS, 1, 30, 16, 34.7),
@@ -100,7 +100,7 @@ def test_sources_are_distinct_and_as_long_as_asked_with_no_special_token() -> No
     assert all(3 <= token < 50_264 for source in found for token in source)
 
 
-@pytest.mark.parametrize("name", shapes.MODELS)
+@pytest.mark.parametrize("name", MODELS)
 def test_a_toy_model_differs_from_the_real_one_in_sizes_only(name: str) -> None:
     real, toy = shapes.config(name), shapes.config(name, is_tiny=True)
     assert toy.head_dim == real.head_dim == 64

@@ -1,0 +1,70 @@
+"""`python -m benchmarks.gpu.worker`: does one stage, in the process that `launcher` gave it."""
+
+import argparse
+import importlib
+import sys
+from contextlib import ExitStack
+from pathlib import Path
+
+from benchmarks.gpu import stages
+from benchmarks.gpu.bare import without_public_names
+from benchmarks.gpu.launcher import SKIPPED_CODE
+from benchmarks.gpu.records import Records, Skipped
+
+_MARGIN_S = 1.0  # between the end that a stage plans for and its being killed
+
+
+def main() -> int:
+    """Do the stage; returns the process's code."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("stage", choices=stages.NAMES)
+    parser.add_argument("--until", type=float, required=True, help="of the system's own clock")
+    parser.add_argument("--device", required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--tiny", action="store_true")
+    parser.add_argument("--replace", action="append", default=[])
+    options = parser.parse_args()
+    without_public_names()
+    try:
+        _run(options)
+    except Skipped as reason:
+        print(reason, file=sys.stderr)  # noqa: T201 - the launcher reads it
+        return SKIPPED_CODE
+    return 0
+
+
+def _run(options: argparse.Namespace) -> None:
+    import torch
+
+    from benchmarks.gpu.context import Context
+
+    (stage,) = (stage for stage in stages.STAGES if stage.name == options.stage)
+    context = Context(
+        device=torch.device(options.device),
+        is_tiny=options.tiny,
+        replaced=dict(each.split("=") for each in options.replace),
+        records=Records(options.out, stage.name),
+        until=options.until - _MARGIN_S,
+    )
+    module = importlib.import_module(f"benchmarks.gpu.{stage.module}")
+    with ExitStack() as stack:
+        stack.enter_context(torch.inference_mode())
+        if context.is_gpu:
+            _prepare(stack)
+        module.run(*(context, stage.part) if stage.part else (context,))
+
+
+def _prepare(stack: ExitStack) -> None:
+    """Work on a stream of our own, and let nothing be rounded more than it says."""
+    import torch
+
+    matmul = torch.backends.cuda.matmul
+    matmul.allow_tf32 = False
+    matmul.allow_fp16_reduced_precision_reduction = False
+    matmul.allow_bf16_reduced_precision_reduction = False
+    stream = torch.cuda.Stream(priority=-1)  # type: ignore[no-untyped-call]
+    stack.enter_context(torch.cuda.stream(stream))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
