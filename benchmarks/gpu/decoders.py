@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 from benchmarks.gpu import shapes
 from benchmarks.gpu.context import Context
@@ -86,6 +87,37 @@ class Decoder:
             self.begin(rows)
             run = self._steps.run
             return block_s(lambda: run(bucket, "greedy"), self._where, self.window)
+
+    def replays_as_it_runs(self, rows: int, steps: int) -> bool:
+        """Whether so many replayed steps leave the same bits as the same steps run eagerly."""
+        with self._device.decoding():
+            self.begin(rows)
+            before = self._bits()
+            replay = self.replay(rows)
+            for _ in range(steps):
+                replay()
+            replayed = self._bits()
+            self._restore(before)
+            for _ in range(steps):
+                self._steps.run(rows, "greedy")
+            found = self._bits()
+            return all(map(torch.equal, replayed, found)) and not all(
+                map(torch.equal, before, found)
+            )
+
+    def _bits(self) -> list[Tensor]:
+        return [tensor.clone() for tensor in self._written()]
+
+    def _restore(self, bits: list[Tensor]) -> None:
+        for tensor, earlier in zip(self._written(), bits, strict=True):
+            tensor.copy_(earlier)
+
+    def _written(self) -> list[Tensor]:
+        """Return all that a greedy step writes."""
+        memory, slots = self._memory, self._memory.slots
+        box = memory.outbox
+        found = [memory.keys, memory.values, memory.numbers, slots.history, slots.ancestors]
+        return [*found, box.entry, box.cells]
 
     def replay(self, bucket: int, variant: Variant = "greedy") -> Callable[[], None]:
         """Return what replays a step; it wants `begin` before, and `decoding` around it."""

@@ -1,26 +1,44 @@
 """What the stages run: operations as chosen, and runners of an eager or a captured machine."""
 
-from dataclasses import fields, replace
+import torch
 
-from benchmarks.gpu.bare import is_installed
 from benchmarks.gpu.context import Context
-from model.captured import plain
+from model.captured.chosen import Implementation, chosen
+from model.captured.device import Cuda, Device, Host
 from model.captured.operations import Operations
+from model.captured.settings import CaptureSettings
+from model.runner import Runner
+from model.transformer import EncoderDecoder
 
-PLAIN = "plain"
-NAMES = tuple(field.name for field in fields(Operations))
+PLAIN: Implementation = "plain"
 
 
 def default_operations(context: Context) -> Operations:
     """Return the fused operations, or the plain ones where there is no GPU or no Triton."""
-    if not (context.is_gpu and is_installed("triton")):
-        return plain.OPERATIONS
-    from model.captured.kernels import OPERATIONS
-
-    return OPERATIONS
+    return chosen(context.device)
 
 
 def operations(context: Context) -> Operations:
     """Return them as the command asks: some replaced by their plain twins."""
-    twins = {name: getattr(plain.OPERATIONS, name) for name in context.replaced}
-    return replace(default_operations(context), **twins)
+    return chosen(context.device, dict.fromkeys(context.replaced, PLAIN))
+
+
+def device_of(context: Context) -> Device:
+    """Return the streams and graphs of the device, or their stand-ins."""
+    return Cuda(context.device) if context.is_gpu else Host()
+
+
+def eager(network: EncoderDecoder, rows: int, longest: int) -> Runner:
+    """Return the reference."""
+    return Runner(network, rows=rows, max_target=longest, latent_bytes=0, end_is_forbidden=True)
+
+
+def captured(
+    context: Context,
+    network: EncoderDecoder,
+    rows: int,
+    longest: int,
+    settings: CaptureSettings | None = None,
+) -> Runner:
+    """Return a runner of captured steps; its rows end by their limits only."""
+    raise NotImplementedError(torch.__version__)

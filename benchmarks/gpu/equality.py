@@ -1,0 +1,109 @@
+"""Stage equality: captured decoding against the eager reference, by family and precision."""
+
+import torch
+
+from benchmarks.gpu import machines, protocols, shapes
+from benchmarks.gpu.context import Context
+from benchmarks.gpu.names import MODELS, OPUS
+from benchmarks.gpu.requests import Request, Target, Together, batch
+from model.transformer import EncoderDecoder
+
+_SPECIAL = 3  # tokens below it are no ordinary ones
+STEPS = 4  # of one launch
+
+
+class Differs(AssertionError):
+    """Captured decoding gave other tokens than the reference in float32."""
+
+
+def run(context: Context) -> None:
+    """Every family as a toy and OPUS-MT in its own size: float32 exactly, half precisions told.
+
+    Raises:
+        Differs: after everything was recorded.
+    """
+    wrong = []
+    for model, is_tiny in [*((each, True) for each in MODELS), (OPUS, False)]:
+        if context.is_tiny and not is_tiny:
+            continue
+        if not context.has_time(3):
+            break
+        described = shapes.config(model, is_tiny=is_tiny)
+        network = shapes.network(described, torch.device("cpu"), torch.float32)
+        requests = some_requests(described.vocabulary, 8 if context.is_tiny else 24)
+        expected = _eager(network, requests)
+        name = "toy" if is_tiny else "real size"
+        for dtype in (torch.float32, shapes.precision(described)):
+            on_device = network.to(device=context.device, dtype=dtype)
+            found = _captured(context, on_device, requests)
+            told = f"{name}, {str(dtype).removeprefix('torch.')}"
+            if dtype != torch.float32:
+                expected = _eager(on_device, requests)  # in the same precision
+            share = equal_share(found, expected)
+            _record(context, model, requests, told, share, found, expected)
+            if dtype == torch.float32 and share < 1:
+                wrong.append(f"{model} ({name})")
+        network.to("cpu")
+    if wrong:
+        raise Differs(f"captured and eager differ in float32: {', '.join(wrong)}")
+
+
+def _record(
+    context: Context,
+    model: str,
+    requests: list[Request],
+    told: str,
+    share: float,
+    found: list[Target],
+    expected: list[Target],
+) -> None:
+    context.records.add(
+        "tokens equal",
+        share,
+        "of rows",
+        model=model,
+        rows=len(requests),
+        case=f"captured and eager, {told}",
+        tokens_equal_until_first_difference=common_share(found, expected),
+    )
+
+
+def some_requests(vocabulary: int, rows: int, longest: int = 24) -> list[Request]:
+    """Return requests of mixed lengths, some of which end early."""
+    lengths = protocols.spread(3, 40, rows, seed=5)
+    news = protocols.spread(longest // 2, longest, rows, seed=6)
+    return batch(protocols.sources(lengths, vocabulary, _SPECIAL), news)
+
+
+def equal_share(found: list[Target], expected: list[Target]) -> float:
+    """Return the share of rows that are equal throughout."""
+    pairs = zip(found, expected, strict=True)
+    return sum(one == other for one, other in pairs) / len(found)
+
+
+def common_share(found: list[Target], expected: list[Target]) -> float:
+    """Return the share of tokens that come before the first difference of their rows."""
+    common = total = 0
+    for one, other in zip(found, expected, strict=True):
+        differences = (at for at, (a, b) in enumerate(zip(one, other, strict=False)) if a != b)
+        common += next(differences, min(len(one), len(other)))
+        total += max(len(one), len(other))
+    return common / total
+
+
+def _eager(network: EncoderDecoder, requests: list[Request]) -> list[Target]:
+    runner = machines.eager(network, len(requests), _longest(requests))
+    return Together(runner, requests).finish(1)
+
+
+def _captured(
+    context: Context, network: EncoderDecoder, requests: list[Request]
+) -> list[Target]:
+    runner = machines.captured(context, network, len(requests), _longest(requests))
+    return Together(runner, requests).finish(STEPS)
+
+
+def _longest(requests: list[Request]) -> int:
+    return max(request.options.max_new_tokens for request in requests)
+
+
