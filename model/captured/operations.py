@@ -202,8 +202,8 @@ class Pick(Protocol):
 
         Args:
             logits: [rows, vocabulary or more] float32; columns beyond may hold anything.
-            bias: [vocabulary] float32, added. A token whose bias is -inf is never picked, and
-                its logit, NaN included, does not count.
+            bias: [vocabulary or more] float32, added; best as wide as `logits`. A token whose
+                bias is -inf is never picked, and its logit, NaN included, does not count.
             end: the end token; it does not count either before the slot's `minimum`.
         """
 

@@ -157,6 +157,7 @@ def pick(
     is_early = slots.position[slot] < slots.minimum[slot]
     is_never = is_early[:, None] & (columns == end)
     if bias is not None:
+        bias = bias[:vocabulary]
         logits = logits + bias
         is_never = is_never | (bias == _NEVER)
     logits = logits.masked_fill(is_never, _NEVER)
