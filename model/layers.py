@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from model.config import Activation, ModelConfig
 
-_ACTIVATIONS: dict[Activation, Callable[[Tensor], Tensor]] = {
+ACTIVATIONS: dict[Activation, Callable[[Tensor], Tensor]] = {
     "relu": F.relu,
     "gelu": F.gelu,
     "gelu_new": lambda hidden: F.gelu(hidden, approximate="tanh"),
@@ -140,7 +140,7 @@ class FeedForward(nn.Module):
         )
         self.up = nn.Linear(config.width, hidden, config.has_linear_bias)
         self.down = nn.Linear(hidden, config.width, config.has_linear_bias)
-        self.activation = _ACTIVATIONS[config.activation]
+        self.activation = ACTIVATIONS[config.activation]
 
     def forward(self, hidden: Tensor) -> Tensor:
         """[..., width] -> [..., width]; float32 where `down` is kept so."""

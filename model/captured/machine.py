@@ -1,0 +1,333 @@
+"""The captured machine: replays steps of static shape, several without the host between them."""
+
+import logging
+from collections import deque
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor
+
+from model.captured.buckets import buckets
+from model.captured.device import Cuda, Device, Host, Mark
+from model.captured.encoder import encode
+from model.captured.memory import Memory
+from model.captured.operations import Operations
+from model.captured.plain import OPERATIONS as PLAIN
+from model.captured.runs import Cells, Found, Results
+from model.captured.settings import CaptureSettings
+from model.captured.sources import Sources
+from model.captured.staging import Staging
+from model.captured.steps import Steps, Variant
+from model.captured.weights import gather
+from model.decoding.beam import BeamSearch
+from model.decoding.picks import Picks
+from model.decoding.rows import RowTable
+from model.decoding.search import Search
+from model.decoding.step import Chooser
+from model.decoding.target import Target
+from model.latent_cache import Source
+from model.machine import Gain, alignments, wants_attention
+from model.transformer import EncoderDecoder
+
+logger = logging.getLogger(__name__)
+
+_SEARCHES: frozenset[Variant] = frozenset({"beams", "mixed"})
+
+
+class CapturedMachine:
+    """A `Machine` of an `EncoderDecoder`, whose decode steps are captured before it is ready.
+
+    A row of the runner is a slot here, and a source has a place of its own; which of them a step
+    reads is said in one copy before it, so that nothing moves when rows join or leave. Steps choose
+    tokens themselves where they can, and stop rows themselves, so that the host may read their
+    results late.
+
+    What fails on a device fails for good: each call raises from then on, and so does the probe by
+    which an engine finds out whether it is ready.
+    """
+
+    def __init__(
+        self,
+        network: EncoderDecoder,
+        rows: int,
+        max_target: int,
+        table: RowTable,
+        chooser: Chooser,
+        suppressed: Tensor,
+        settings: CaptureSettings | None = None,
+        operations: Operations = PLAIN,
+    ) -> None:
+        """Allocate memory for `rows`, each of up to `max_target` tokens, and capture all steps.
+
+        Args:
+            suppressed: tokens that are never chosen, int64.
+
+        Raises:
+            ValueError: the network is one of eight bits, or has too few positions.
+            RuntimeError: the device could not capture a step, or lacks memory.
+        """
+        self.settings = settings = settings or CaptureSettings()
+        self._network, self._table, self._chooser = network.eval(), table, chooser
+        self._config = config = network.config
+        device = network.device
+        self._device: Device = Host() if device.type == "cpu" else Cuda(device)
+        self._slots, self._entries = rows, settings.late + 2
+        sizes = buckets(rows, settings.bucket_min)
+        weights = gather(network, max_target)
+        with self._device.decoding():
+            memory = Memory(
+                weights,
+                rows,
+                sizes[-1],
+                config.max_positions,
+                max_target,
+                self._entries,
+                settings.max_beams,
+                device,
+            )
+        self._memory = memory
+        self._steps = Steps(weights, memory, operations, self._device, sizes, suppressed)
+        self._staging = Staging(memory, self._device, rows)
+        self._sources = Sources(memory, weights.source, self._device, rows)
+        self._box = _Box(memory, self._device, self._entries)
+        self._is_interrupted = False
+
+    def encode(self, sources: Sequence[Source]) -> list[Tensor]:
+        """As `Machine` says; beside what is decoding."""
+        with self._device.encoding():
+            tokens = self.settings.encoder_tokens
+            return encode(self._network, sources, tokens, self._device.device)
+
+    def holds(self, source: Source) -> bool:
+        """As `Machine` says."""
+        return source in self._sources
+
+    def add_sources(self, sources: Sequence[Source], latents: Sequence[Tensor]) -> None:
+        """As `Machine` says."""
+        self._sources.add(sources, latents)
+
+    def drop_unread(self) -> None:
+        """As `Machine` says."""
+        with self._device.decoding():
+            self._sources.drop_unread()
+
+    def bind(self, row: int, source: Source) -> None:
+        """As `Machine` says."""
+        self._sources.bind(row, source)
+        self._staging.bind(row, self._table.options[row], self._sources.index(row))
+
+    def release(self, row: int, *, is_clean: bool) -> None:
+        """As `Machine` says; zeros replace what is not clean."""
+        with self._device.decoding():
+            self._sources.release(row, is_clean=is_clean)
+            if not is_clean:
+                self._memory.clean_slot(row)
+
+    def reorder(self, rows: Sequence[int], parents: Sequence[int], length: int) -> None:
+        """As `Machine` says; nothing but the table of ancestors changes."""
+        with self._device.decoding():
+            index = torch.tensor([rows, parents], device=self._device.device)
+            self._memory.reorder(index[0], index[1])
+
+    def step(self, targets: Sequence[Target]) -> Picks:
+        """As `Machine` says; the host chooses, from logits that a captured step made."""
+        rows = [row for target in targets for row in target.rows]
+        with self._device.decoding():
+            self._wait_for(rows)
+            bucket = self._steps.bucket(len(rows))
+            positions = [self._table.decoded[row] for row in rows]
+            self._say(rows, positions, [position + 1 for position in positions], bucket, [])
+            aligned = {}
+            if wants_attention(targets):  # so seldom that it is not worth a graph
+                layers: list[Tensor] = []
+                self._steps.run(bucket, "logits", layers)
+                aligned = alignments(torch.stack(layers), targets)
+            else:
+                self._steps.replay(bucket, "logits")
+            return self._chooser.read(self._memory.logits[: len(rows)], targets, aligned)
+
+    def _wait_for(self, rows: Sequence[int]) -> None:
+        """Let the device go on only when the sources of these rows can be read."""
+        for row in rows:
+            mark = self._sources.written(row)
+            if not mark.query():
+                self._device.wait(mark)
+
+    def _say(
+        self,
+        rows: Sequence[int],
+        positions: Sequence[int],
+        limits: Sequence[int],
+        bucket: int,
+        searches: Sequence[tuple[int, Search]],
+    ) -> None:
+        newest = self._table.newest
+        self._staging.rows(rows, [newest[row] for row in rows], positions, limits, bucket)
+        if searches:
+            self._staging.searches(searches, bucket)
+        self._staging.send(bucket)
+        self._steps.take(bucket)
+
+    @property
+    def least_steps(self) -> int:
+        """As `Machine` says: no step need let the host choose."""
+        return 1
+
+    def room(self, target: Target, decoded: int) -> int:
+        """As `Machine` says: whatever takes the likeliest token, draws, or searches by beams."""
+        options = target.options
+        is_beams = isinstance(target.search, BeamSearch)
+        if (
+            options.repetition_penalty != 1
+            or options.no_repeat_ngram_size
+            or options.suppressed
+            or options.renormalises
+            or options.alternatives
+            or target.wants_alignment
+            or (target.wants_scores and not is_beams)
+            or options.num_beams > self.settings.max_beams
+            or options.forced_bos == self._config.eos
+        ):
+            return 0
+        limit = target.prefix + options.max_new_tokens
+        if target.wants_scores:  # that of a forced token takes its logits
+            limit = min([limit, *(at for at in target.forced if at >= decoded)])
+        return limit - decoded
+
+    def run(self, targets: Sequence[Target], rooms: Sequence[int]) -> list[Gain]:
+        """As `Machine` says; targets whose sources are not encoded yet gain nothing, if others do.
+
+        Results are read while later steps run.
+        """
+        with self._device.decoding():
+            ready = [self._is_ready(target) for target in targets]
+            if not any(ready):
+                ready = [True] * len(targets)
+            gained = iter(
+                self._run(
+                    [target for target, is_ready in zip(targets, ready, strict=True) if is_ready],
+                    [room for room, is_ready in zip(rooms, ready, strict=True) if is_ready],
+                )
+            )
+        return [next(gained) if is_ready else Gain((), True) for is_ready in ready]
+
+    def _is_ready(self, target: Target) -> bool:
+        return self._sources.written(target.rows[0]).query()
+
+    def _run(self, targets: Sequence[Target], rooms: Sequence[int]) -> list[Gain]:
+        rows, limits, searches = [], [], []
+        for target, room in zip(targets, rooms, strict=True):
+            if target.search is not None:
+                searches.append((len(rows), target.search))
+            # In the order of its hypotheses, which the step keeps.
+            rows += [target.rows[index] for index in target.order]
+            limits += [self._table.decoded[target.rows[0]] + room] * len(target.rows)
+        self._wait_for(rows)
+        bucket = self._steps.bucket(len(rows))
+        decoded = self._table.decoded
+        self._say(rows, [decoded[row] for row in rows], limits, bucket, searches)
+        results = Results(targets, [decoded[target.rows[0]] for target in targets])
+        with self._restoring(rows if searches else []):
+            self._follow(results, bucket, _variant(targets), max(rooms))
+        return results.gains()
+
+    @contextmanager
+    def _restoring(self, rows: Sequence[int]) -> Iterator[None]:
+        """Let beams that were moved stand as before where what follows raises."""
+        index = torch.tensor([*rows], dtype=torch.long, device=self._device.device)
+        ancestors = self._memory.slots.ancestors
+        before = ancestors[index]
+        try:
+            yield
+        except BaseException:
+            ancestors[index] = before
+            raise
+
+    def _follow(self, results: Results, bucket: int, variant: Variant, most: int) -> None:
+        """Replay steps until no target goes on, or somebody interrupts, and read them late."""
+        flying: deque[_Sent] = deque()
+        self._box.begin(wants_candidates=variant in _SEARCHES)
+        for _ in range(most):
+            self._steps.replay(bucket, variant)
+            flying.append(self._box.send())
+            is_late = len(flying) > self.settings.late
+            if (is_late and not results.take(*flying.popleft().read())) or self._is_interrupted:
+                break
+        self._is_interrupted = False
+        while flying:
+            results.take(*flying.popleft().read())
+
+    def interrupt(self) -> None:
+        """As `Machine` says; the steps in flight count."""
+        self._is_interrupted = True
+
+    def __repr__(self) -> str:
+        bound = self._sources.bound
+        steps = ", ".join(map(str, self._steps.buckets))
+        return (
+            f"<CapturedMachine {bound}/{self._slots} rows, "
+            f"{len(self._sources)}/{self._slots} sources, steps of {steps} rows>"
+        )
+
+
+def _variant(targets: Sequence[Target]) -> Variant:
+    draws = any(target.options.samples for target in targets)
+    if any(target.search is not None for target in targets):
+        return "mixed" if draws else "beams"
+    return "draws" if draws else "greedy"
+
+
+class _Sent:
+    """What one step left, on its way to the host."""
+
+    def __init__(self, mark: Mark, cells: Cells, found: Found | None) -> None:
+        self._mark, self._cells, self._found = mark, cells, found
+
+    def read(self) -> tuple[Cells, Found | None]:
+        """Wait for it; its memory is used again after some steps."""
+        self._mark.synchronize()
+        return self._cells, self._found
+
+
+class _Box:
+    """The outbox on the host, as many entries as on the device."""
+
+    def __init__(self, memory: Memory, device: Device, entries: int) -> None:
+        self._device, self._entries, self._entry = device, entries, 0
+        self._cells, self._found = memory.outbox.cells, memory.candidates
+        self._pinned = device.pinned(*self._cells.shape, dtype=torch.int32)
+        self._pinned_found = device.pinned(*self._found.shape, dtype=torch.int32)
+        self._wants_candidates = False
+
+    def begin(self, *, wants_candidates: bool) -> None:
+        """Begin a run; its first step writes the first entry."""
+        self._entry, self._wants_candidates = 0, wants_candidates
+
+    def send(self) -> _Sent:
+        """Send what the step just launched will leave."""
+        entry = self._entry
+        self._entry = (entry + 1) % self._entries
+        found = None
+        if self._wants_candidates:
+            self._device.download(self._found[entry], self._pinned_found[entry])
+            found = self._pinned_found[entry].numpy()
+        mark = self._device.download(self._cells[entry], self._pinned[entry])
+        return _Sent(mark, self._pinned[entry].numpy(), found)
+
+
+def captured_machine(
+    network: EncoderDecoder,
+    rows: int,
+    max_target: int,
+    table: RowTable,
+    chooser: Chooser,
+    suppressed: Tensor,
+    settings: CaptureSettings,
+) -> CapturedMachine | None:
+    """Return the machine, or None, with a warning, where the device could not capture its steps."""
+    try:
+        return CapturedMachine(network, rows, max_target, table, chooser, suppressed, settings)
+    except RuntimeError as error:
+        logger.warning("steps run operator by operator, as capturing them failed: %s", error)
+        return None

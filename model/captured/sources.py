@@ -1,0 +1,123 @@
+"""Sources: who reads which, from latents to keys and values of every layer's cross-attention."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from model.captured.device import Device, Mark
+from model.captured.memory import Memory
+from model.captured.network import linear
+from model.captured.weights import Linear
+from model.latent_cache import Source
+
+MOST_TOKENS = 8192  # projected at once: keys and values of a large network take 50 kB a token
+
+
+@dataclass(slots=True)
+class _Held:
+    index: int
+    written: Mark
+    rows: int = 0  # that read it
+    is_clean: bool = True
+
+
+class Sources:
+    """Which sources are in memory. Each stays until its last row is released."""
+
+    def __init__(self, memory: Memory, projection: Linear, device: Device, sources: int) -> None:
+        """Hold up to `sources`.
+
+        Args:
+            projection: as `Weights.source`.
+        """
+        self._memory, self._projection, self._device = memory, projection, device
+        self._free = list(reversed(range(sources)))
+        self._held: dict[Source, _Held] = {}
+        self._source_of: dict[int, Source] = {}  # by row
+
+    def __contains__(self, source: Source) -> bool:
+        return source in self._held
+
+    def __len__(self) -> int:
+        return len(self._held)
+
+    @property
+    def bound(self) -> int:
+        """How many rows read one."""
+        return len(self._source_of)
+
+    def index(self, row: int) -> int:
+        """Return where the source of a row is."""
+        return self._held[self._source_of[row]].index
+
+    def written(self, row: int) -> Mark:
+        """Return the mark after which the source of a row can be read."""
+        return self._held[self._source_of[row]].written
+
+    def add(self, sources: Sequence[Source], latents: Sequence[Tensor]) -> None:
+        """Take in sources by their latents [length, width]; nothing waits for the device."""
+        if not sources:
+            return
+        indices = self._free[-len(sources) :]
+        with self._device.encoding():
+            for some in _chunks([len(latent) for latent in latents]):
+                self._write(indices[some], latents[some])
+            written = self._device.mark()
+        del self._free[-len(sources) :]
+        for source, index in zip(sources, indices, strict=True):
+            self._held[source] = _Held(index, written)
+
+    def _write(self, indices: Sequence[int], latents: Sequence[Tensor]) -> None:
+        """Project some latents at once, without padding, and scatter them to their places."""
+        memory, device = self._memory, self._device.device
+        lengths = [len(latent) for latent in latents]
+        layers, _, heads, _, head_dim = memory.source_keys.shape
+        projected = linear(torch.cat([*latents]), self._projection)
+        by_head = projected.view(-1, layers, 2, heads, head_dim)
+        place = [(i, p) for i, n in zip(indices, lengths, strict=True) for p in range(n)]
+        index, position = torch.tensor(place, device=device).unbind(1)
+        for cells, values in zip(
+            (memory.source_keys, memory.source_values), by_head.unbind(2), strict=True
+        ):
+            cells[:, index, :, position] = values  # [tokens, layers, heads, head_dim]
+        which = torch.tensor([[*indices], lengths], device=device)
+        memory.source_length.index_copy_(0, which[0], which[1].int())
+
+    def bind(self, row: int, source: Source) -> None:
+        """Let a row read a source."""
+        self._held[source].rows += 1
+        self._source_of[row] = source
+
+    def release(self, row: int, *, is_clean: bool) -> None:
+        """Let a row read nothing; its source goes with its last row."""
+        source = self._source_of.pop(row)
+        held = self._held[source]
+        held.rows -= 1
+        held.is_clean &= is_clean
+        if not held.rows:
+            self._drop(source)
+
+    def drop_unread(self) -> None:
+        """Give up every source that no row is bound to."""
+        for source, held in list(self._held.items()):
+            if not held.rows:
+                self._drop(source)
+
+    def _drop(self, source: Source) -> None:
+        held = self._held.pop(source)
+        if not held.is_clean:
+            self._memory.clean_source(held.index)
+        self._free.append(held.index)
+
+
+def _chunks(lengths: Sequence[int]) -> list[slice]:
+    """Cut sources into runs of at most `MOST_TOKENS` tokens, or one source."""
+    cuts, tokens = [0], 0
+    for place, length in enumerate(lengths):
+        if tokens and tokens + length > MOST_TOKENS:
+            cuts.append(place)
+            tokens = 0
+        tokens += length
+    return [slice(*pair) for pair in zip(cuts, [*cuts[1:], len(lengths)], strict=True)]
