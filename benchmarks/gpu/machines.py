@@ -1,7 +1,5 @@
 """What the stages run: operations as chosen, and runners of an eager or a captured machine."""
 
-import torch
-
 from benchmarks.gpu.context import Context
 from model.captured.chosen import Implementation, chosen
 from model.captured.device import Cuda, Device, Host
@@ -30,7 +28,14 @@ def device_of(context: Context) -> Device:
 
 def eager(network: EncoderDecoder, rows: int, longest: int) -> Runner:
     """Return the reference."""
-    return Runner(network, rows=rows, max_target=longest, latent_bytes=0, end_is_forbidden=True)
+    return Runner(
+        network,
+        rows=rows,
+        max_target=longest,
+        latent_bytes=0,
+        end_is_forbidden=True,
+        captured=False,
+    )
 
 
 def captured(
@@ -40,5 +45,19 @@ def captured(
     longest: int,
     settings: CaptureSettings | None = None,
 ) -> Runner:
-    """Return a runner of captured steps; its rows end by their limits only."""
-    raise NotImplementedError(torch.__version__)
+    """Return a runner of captured steps; its rows end by their limits only.
+
+    Raises:
+        RuntimeError: steps could not be captured; what ran instead must not be measured.
+    """
+    runner = Runner(
+        network,
+        rows=rows,
+        max_target=longest,
+        latent_bytes=0,
+        end_is_forbidden=True,
+        captured=settings or CaptureSettings(),
+    )
+    if "CapturedMachine" not in repr(runner):
+        raise RuntimeError("steps could not be captured; the warning above says why")
+    return runner
