@@ -13,7 +13,9 @@ from model.captured.operations import Operations
 Implementation = Literal["plain", "triton"]
 
 
-def chosen(device: torch.device, replaced: Mapping[str, Implementation] | None = None) -> Operations:
+def chosen(
+    device: torch.device, replaced: Mapping[str, Implementation] | None = None
+) -> Operations:
     """Return the operations for `device`: Triton's where there is Triton, on a CPU the plain ones.
 
     Args:

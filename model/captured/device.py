@@ -125,7 +125,7 @@ class Cuda:
 
     @contextmanager
     def decoding(self) -> Iterator[None]:
-        """As `Device` says; streams and inference mode belong to a thread, so each call sets them."""
+        """As `Device` says; mode, device and stream belong to a thread, so each call sets them."""
         with (
             torch.inference_mode(),
             torch.cuda.device(self.device),

@@ -1,6 +1,5 @@
 """Sampling within a step: the draws of `model.decoding`, from numbers that the device computes."""
 
-import torch
 from torch import Tensor
 
 from model.captured.memory import Memory

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 
 from model.captured.buckets import buckets
+from model.captured.chosen import chosen
 from model.captured.device import Cuda, Device, Host, Mark
 from model.captured.encoder import encode
 from model.captured.memory import Memory
 from model.captured.operations import Operations
-from model.captured.plain import OPERATIONS as PLAIN
 from model.captured.runs import Cells, Found, Results
 from model.captured.settings import CaptureSettings
 from model.captured.sources import Sources
@@ -56,12 +56,13 @@ class CapturedMachine:
         chooser: Chooser,
         suppressed: Tensor,
         settings: CaptureSettings | None = None,
-        operations: Operations = PLAIN,
+        operations: Operations | None = None,
     ) -> None:
         """Allocate memory for `rows`, each of up to `max_target` tokens, and capture all steps.
 
         Args:
             suppressed: tokens that are never chosen, int64.
+            operations: by themselves, the fastest that the device has.
 
         Raises:
             ValueError: the network is one of eight bits, or has too few positions.
@@ -87,6 +88,7 @@ class CapturedMachine:
                 device,
             )
         self._memory = memory
+        operations = operations or chosen(device, settings.replaced)
         self._steps = Steps(weights, memory, operations, self._device, sizes, suppressed)
         self._staging = Staging(memory, self._device, rows)
         self._sources = Sources(memory, weights.source, self._device, rows)

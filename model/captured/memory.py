@@ -5,10 +5,9 @@ import torch
 from torch import Tensor
 
 from model.captured.operations import Outbox, Slots
-from model.captured.weights import Weights
+from model.captured.weights import LENGTH_STEP, Weights
 from model.kv_cache import round_up
 
-LENGTH_STEP = 16  # positions are held in whole steps, so that kernels read 16 bytes at once
 RECORD = np.dtype(  # what the host says of a row: the slot it runs in, and what that is to hold
     [
         ("seed", "u8"),

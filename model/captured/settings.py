@@ -1,8 +1,10 @@
 """What is captured, and how far steps run ahead of the host."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from model.captured.buckets import SMALLEST
+from model.captured.chosen import Implementation
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -16,12 +18,14 @@ class CaptureSettings:
         max_beams: of a search that steps continue by themselves; the host continues wider ones.
         encoder_tokens: encoded at once, padding included, or one source. The larger, the longer a
             running decode may have to share the device.
+        replaced: as `chosen` says, which implementation of an operation is taken instead.
     """
 
     bucket_min: int = SMALLEST
     late: int = 1
     max_beams: int = 8
     encoder_tokens: int = 8192
+    replaced: Mapping[str, Implementation] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Verify each value."""

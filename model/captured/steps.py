@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from model.captured.beams import search
@@ -46,7 +47,9 @@ class Steps:
         self.buckets, self._vocabulary = tuple(buckets), weights.config.vocabulary
         bias = weights.logits_bias
         known = torch.zeros(self._vocabulary, device=device.device) if bias is None else bias
-        self._bias = known.index_fill(0, suppressed, float("-inf"))
+        never = float("-inf")
+        padding = len(weights.output) - self._vocabulary
+        self._bias = F.pad(known.index_fill(0, suppressed, never), (0, padding), value=never)
         self._columns = torch.arange(self._vocabulary, device=device.device)
         with device.decoding():
             pairs = [(bucket, variant) for bucket in reversed(buckets) for variant in VARIANTS]
@@ -102,6 +105,7 @@ class Steps:
         slots, slot = self._memory.slots, row_slot.long()
         is_early = slots.position[slot] < slots.minimum[slot]
         is_never = is_early[:, None] & (self._columns == self._weights.config.eos)
-        biased = logits[:, : self._vocabulary] + self._bias
+        bias = self._bias[: self._vocabulary]
         # Not by adding alone: a NaN of a token that never comes does not count.
-        return biased.masked_fill(is_never | self._bias.isneginf(), float("-inf"))
+        never = is_never | bias.isneginf()
+        return (logits[:, : self._vocabulary] + bias).masked_fill(never, float("-inf"))

@@ -8,10 +8,12 @@ import torch
 from torch import Tensor, nn
 
 from model.config import ModelConfig
+from model.kv_cache import round_up
 from model.layers import RMSNorm
 from model.positions import RelativeBias
 from model.transformer import DecoderLayer, EncoderDecoder
 
+LENGTH_STEP = 16  # positions are held in whole steps, so that kernels read 16 bytes at once
 VOCABULARY_STEP = 64  # rows of logits are aligned, so that kernels read 16 bytes at once
 
 
@@ -55,7 +57,7 @@ class Weights:
         table: [vocabulary, width] of embeddings.
         output: [vocabulary or more, width]; what lies beyond the vocabulary is zeros.
         source: keys then values of layer 0, then of layer 1, ...: [layers * 2 * inner, width].
-        distances: [heads, max_target] bias of self-attention by distance, float32.
+        distances: [heads, max_target in whole steps] bias of self-attention by distance, float32.
         logits_bias: [vocabulary] float32.
     """
 
@@ -174,5 +176,6 @@ def _distances(relative: RelativeBias | None, length: int) -> Tensor | None:
     if relative is None:
         return None
     table = relative.by_distance
-    distances = torch.arange(length, device=table.device).clamp(max=len(table) - 1)
+    capacity = round_up(length, LENGTH_STEP)
+    distances = torch.arange(capacity, device=table.device).clamp(max=len(table) - 1)
     return relative.weight[table[distances]].float().t().contiguous()
