@@ -32,7 +32,7 @@ def main(arguments: Sequence[str]) -> int:
     options.out.parent.mkdir(parents=True, exist_ok=True)
 
     def command(stage: Stage, until: float) -> list[str]:
-        failed = failed_checks(options.out)
+        failed = {} if stage.part else failed_checks(options.out)  # a check decides anew
         return _command(options, stage, until, failed | replaced)
 
     launch(chosen, command, options.out, options.seconds)
@@ -61,7 +61,7 @@ def parser_of() -> argparse.ArgumentParser:
         nargs="+",
         default=[],
         metavar="OPERATION=plain",
-        help=f"use the plain twin of {', '.join(OPERATIONS)}",
+        help=f"use this form, plain or triton, of {', '.join(OPERATIONS)}",
     )
     parser.add_argument("--seconds", type=float, default=CALL_S, help="for all stages together")
     return parser
@@ -76,8 +76,10 @@ def replacements(asked: Sequence[str]) -> dict[str, str]:
     found = {}
     for each in asked:
         operation, _, implementation = each.partition("=")
-        if operation not in OPERATIONS or implementation != PLAIN:
-            raise ValueError(f"--replace {each}: give one of {', '.join(OPERATIONS)} as NAME=plain")
+        if operation not in OPERATIONS or implementation not in (PLAIN, "triton"):
+            raise ValueError(
+                f"--replace {each}: give one of {', '.join(OPERATIONS)}, as NAME=plain or NAME=triton"
+            )
         found[operation] = implementation
     return found
 

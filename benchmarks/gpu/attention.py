@@ -8,16 +8,15 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from benchmarks.gpu import protocols, states
+from benchmarks.gpu import machines, protocols, states
 from benchmarks.gpu.context import Context
 from benchmarks.gpu.limits import H100
-from benchmarks.gpu.machines import PLAIN, default_operations
 from benchmarks.gpu.timing import median_s, replayable, spin
 from model.captured import plain
 from model.captured.operations import Operations
 
 _CACHE_BYTES = 200e6  # rotated through
-_HEAD_DIM, _SCALE = 64, 0.125
+_HEAD_DIM, _SCALE, _PLAIN = 64, 0.125, "plain"
 Attend = Callable[[Tensor, Tensor], object]
 
 
@@ -134,9 +133,9 @@ def _inputs(context: Context, case: Case) -> Inputs:
 
 def _rivals(context: Context, inputs: Inputs) -> dict[str, Attend]:
     """Return every kernel that could run here, ours first."""
-    fused = default_operations(context)
+    fused = machines.operations(context)
     found = {} if fused is plain.OPERATIONS else {"triton": _ours(fused, inputs)}
-    found |= {PLAIN: _ours(plain.OPERATIONS, inputs), "bmm": _products(inputs)}
+    found |= {_PLAIN: _ours(plain.OPERATIONS, inputs), "bmm": _products(inputs)}
     if not context.is_gpu:
         return found | {"math": _pinned(SDPBackend.MATH, inputs)}
     return found | {
@@ -223,8 +222,8 @@ def _self_attention(context: Context, rows: int, heads: int, position: int) -> N
     each = states.integers([*range(rows + 1)], device)
     own = each[:, None].expand(-1, capacity).contiguous()
     index = (each[:rows], torch.full_like(each, position), torch.ones_like(each), own, None)
-    for name, chosen in {PLAIN: plain.OPERATIONS, "triton": default_operations(context)}.items():
-        if name != PLAIN and chosen is plain.OPERATIONS:
+    for name, chosen in {_PLAIN: plain.OPERATIONS, "triton": machines.operations(context)}.items():
+        if name != _PLAIN and chosen is plain.OPERATIONS:
             continue
 
         def attend(chosen: Operations = chosen) -> None:

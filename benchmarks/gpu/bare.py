@@ -11,6 +11,7 @@ from types import ModuleType
 from typing import Any
 
 _MODEL = Path(__file__).parents[2] / "model"
+_READERS = ("cachetools", "langcodes", "safetensors", "sentencepiece", "tokenizers")
 
 
 class _KeepsNothing(dict[Any, Any]):
@@ -25,7 +26,9 @@ class _KeepsNothing(dict[Any, Any]):
 
 
 def without_public_names() -> None:
-    """Let `import model.x` run nothing of the package itself, unless that was imported before."""
+    """Let `import model.x` run nothing of the package itself where that could not be imported."""
+    if all(map(is_installed, _READERS)):
+        return
     if "model" not in sys.modules:
         package = ModuleType("model")
         package.__path__ = [str(_MODEL)]

@@ -3,7 +3,7 @@
 import statistics
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from benchmarks.gpu import limits, machines, protocols, shapes
 from benchmarks.gpu.context import Context
@@ -77,6 +77,9 @@ def _model(context: Context, model: str, real: list[Batch], tiny: list[Batch]) -
     for each in batches:
         if context.has_time(6 if context.is_gpu else 0.5):
             measure(context, model, runner, each)
+    if model == OPUS and context.has_time(6 if context.is_gpu else 0.5):
+        reference = machines.eager(network, rows, longest)
+        measure(context, model, reference, replace(batches[0], case=f"{TRANSLATION}, eager"))
 
 
 def measure(context: Context, model: str, runner: Runner, wanted: Batch) -> None:

@@ -1,6 +1,7 @@
 """A model's captured steps over rows set to any position: what a step costs without a host."""
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 import torch
@@ -123,7 +124,7 @@ class Decoder:
         """Return what replays a step; it wants `begin` before, and `decoding` around it."""
         return lambda: self._steps.replay(bucket, variant)
 
-    def decoding(self) -> object:
+    def decoding(self) -> AbstractContextManager[None]:
         """Give what follows to the queue that decodes."""
         return self._device.decoding()
 

@@ -5,6 +5,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from itertools import pairwise
 
 import torch
 
@@ -55,9 +56,7 @@ def _record(context: Context, gaps: list[float], rows: int, case: str) -> None:
     )
 
 
-def _encoder(
-    context: Context, decoder: Decoder, tokens: int, source: int
-) -> Callable[[], object]:
+def _encoder(context: Context, decoder: Decoder, tokens: int, source: int) -> Callable[[], object]:
     sources = protocols.sources([source] * max(tokens // source, 1), 500)
     return lambda: encode(decoder.network, sources, tokens, context.device)
 
@@ -116,7 +115,7 @@ def _gaps(context: Context, replay: Callable[[], None], count: int) -> list[floa
         for _ in range(count):
             replay()
             moments.append(time.perf_counter())
-        return [after - before for before, after in zip(moments, moments[1:], strict=False)]
+        return [after - before for before, after in pairwise(moments)]
     events = [event() for _ in range(count + 1)]
     events[0].record()
     for number in range(1, count + 1):
@@ -124,5 +123,4 @@ def _gaps(context: Context, replay: Callable[[], None], count: int) -> list[floa
         events[number].record()
         events[number - 1].synchronize()
     events[-1].synchronize()
-    pairs = zip(events, events[1:], strict=False)
-    return [before.elapsed_time(after) / 1000 for before, after in pairs]
+    return [before.elapsed_time(after) / 1000 for before, after in pairwise(events)]

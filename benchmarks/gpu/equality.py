@@ -1,5 +1,8 @@
 """Stage equality: captured decoding against the eager reference, by family and precision."""
 
+import copy
+from typing import Any
+
 import torch
 
 from benchmarks.gpu import machines, protocols, shapes
@@ -33,17 +36,20 @@ def run(context: Context) -> None:
         requests = some_requests(described.vocabulary, 8 if context.is_tiny else 24)
         expected = _eager(network, requests)
         name = "toy" if is_tiny else "real size"
-        for dtype in (torch.float32, shapes.precision(described)):
-            on_device = network.to(device=context.device, dtype=dtype)
-            found = _captured(context, on_device, requests)
-            told = f"{name}, {str(dtype).removeprefix('torch.')}"
-            if dtype != torch.float32:
-                expected = _eager(on_device, requests)  # in the same precision
-            share = equal_share(found, expected)
-            _record(context, model, requests, told, share, found, expected)
-            if dtype == torch.float32 and share < 1:
-                wrong.append(f"{model} ({name})")
-        network.to("cpu")
+        exact = copy.deepcopy(network).to(context.device)
+        found = _captured(context, exact, requests)
+        _record(context, model, f"{name}, captured and eager, float32", found, expected)
+        if found != expected:
+            wrong.append(f"{model} ({name})")
+        for dtype in (torch.float16, torch.bfloat16):
+            half = copy.deepcopy(network).to(device=context.device, dtype=dtype)
+            eager, ours = _eager(half, requests), _captured(context, half, requests)
+            told = f"{name}, captured and eager, {str(dtype).removeprefix('torch.')}"
+            nearness = {
+                "captured": equal_share(ours, expected),
+                "eager": equal_share(eager, expected),
+            }
+            _record(context, model, told, ours, eager, equal_to_float32=nearness)
     if wrong:
         raise Differs(f"captured and eager differ in float32: {', '.join(wrong)}")
 
@@ -51,20 +57,20 @@ def run(context: Context) -> None:
 def _record(
     context: Context,
     model: str,
-    requests: list[Request],
-    told: str,
-    share: float,
+    case: str,
     found: list[Target],
     expected: list[Target],
+    **details: Any,
 ) -> None:
     context.records.add(
         "tokens equal",
-        share,
+        equal_share(found, expected),
         "of rows",
         model=model,
-        rows=len(requests),
-        case=f"captured and eager, {told}",
+        rows=len(found),
+        case=case,
         tokens_equal_until_first_difference=common_share(found, expected),
+        **details,
     )
 
 
@@ -96,14 +102,10 @@ def _eager(network: EncoderDecoder, requests: list[Request]) -> list[Target]:
     return Together(runner, requests).finish(1)
 
 
-def _captured(
-    context: Context, network: EncoderDecoder, requests: list[Request]
-) -> list[Target]:
+def _captured(context: Context, network: EncoderDecoder, requests: list[Request]) -> list[Target]:
     runner = machines.captured(context, network, len(requests), _longest(requests))
     return Together(runner, requests).finish(STEPS)
 
 
 def _longest(requests: list[Request]) -> int:
     return max(request.options.max_new_tokens for request in requests)
-
-

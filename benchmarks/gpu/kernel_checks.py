@@ -8,9 +8,8 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
-from benchmarks.gpu import states
+from benchmarks.gpu import machines, states
 from benchmarks.gpu.context import Context
-from benchmarks.gpu.machines import default_operations
 from benchmarks.gpu.states import Sizes
 from model.captured import plain
 from model.captured.operations import Likeliest, NormKind, Operations
@@ -30,7 +29,7 @@ def run(context: Context, part: str) -> None:
     Raises:
         Differs: after every case was recorded.
     """
-    operations = default_operations(context)
+    operations = machines.operations(context)
     size = states.sizes(context.pick(256, 48))
     wrong, worst, cases = [], 0.0, 0
     for case, error, allowed in CHECKS[part](operations, size, context.device):

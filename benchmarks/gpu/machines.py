@@ -1,5 +1,8 @@
 """What the stages run: operations as chosen, and runners of an eager or a captured machine."""
 
+from dataclasses import replace
+from typing import cast
+
 from benchmarks.gpu.context import Context
 from model.captured.chosen import Implementation, chosen
 from model.captured.device import Cuda, Device, Host
@@ -8,17 +11,15 @@ from model.captured.settings import CaptureSettings
 from model.runner import Runner
 from model.transformer import EncoderDecoder
 
-PLAIN: Implementation = "plain"
-
-
-def default_operations(context: Context) -> Operations:
-    """Return the fused operations, or the plain ones where there is no GPU or no Triton."""
-    return chosen(context.device)
-
 
 def operations(context: Context) -> Operations:
-    """Return them as the command asks: some replaced by their plain twins."""
-    return chosen(context.device, dict.fromkeys(context.replaced, PLAIN))
+    """Return those of the device, some replaced as the command asks."""
+    return chosen(context.device, replaced(context))
+
+
+def replaced(context: Context) -> dict[str, Implementation]:
+    """Return what the command asks for, by operation."""
+    return {name: cast(Implementation, which) for name, which in context.replaced.items()}
 
 
 def device_of(context: Context) -> Device:
@@ -56,7 +57,7 @@ def captured(
         max_target=longest,
         latent_bytes=0,
         end_is_forbidden=True,
-        captured=settings or CaptureSettings(),
+        captured=replace(settings or CaptureSettings(), replaced=replaced(context)),
     )
     if "CapturedMachine" not in repr(runner):
         raise RuntimeError("steps could not be captured; the warning above says why")

@@ -2,6 +2,7 @@
 
 import statistics
 import time
+from itertools import pairwise
 
 from benchmarks.gpu import limits, machines, protocols, shapes
 from benchmarks.gpu.context import Context
@@ -31,18 +32,25 @@ def run(context: Context) -> None:
                 if together.step(1):
                     moments.append(time.perf_counter())
             if number >= warm_ups:
-                steps = [after - before for before, after in zip(moments, moments[1:], strict=False)]
+                steps = [after - before for before, after in pairwise(moments)]
                 first.append(steps[0])
                 gaps += steps[1:]
-        add, shared = context.records.add, {"model": model, "rows": 1}
-        add("first token", statistics.median(first) * 1e3, "ms", **shared, source=length)
-        gap, limit = statistics.median(gaps), limits.step_s(described, 1, length + longest // 2)
-        add(
-            "between tokens",
-            gap * 1e3,
-            "ms",
-            **shared,
-            p99_ms=quantile(gaps, 0.99) * 1e3,
-            tokens_per_s=1 / gap,
-            share=limit / gap,
-        )
+        _record(context, model, first, gaps, length, longest)
+
+
+def _record(
+    context: Context, model: str, first: list[float], gaps: list[float], source: int, longest: int
+) -> None:
+    add, gap = context.records.add, statistics.median(gaps)
+    limit = limits.step_s(context.config(model), 1, source + longest // 2)
+    add("first token", statistics.median(first) * 1e3, "ms", model=model, rows=1, source=source)
+    add(
+        "between tokens",
+        gap * 1e3,
+        "ms",
+        model=model,
+        rows=1,
+        p99_ms=quantile(gaps, 0.99) * 1e3,
+        tokens_per_s=1 / gap,
+        share=limit / gap,
+    )

@@ -14,7 +14,7 @@ from model.runner import Runner
 
 _LOADS = {OPUS: Load((30,), 48), BART: Load((350,), 64)}  # at the middle of what is decoded
 _TINY = Load((6,), 8)
-STEPS, LATE = (1, 2, 4, 8), (1, 0, 2)
+_STEPS, _LATE = (1, 2, 4, 8), (1, 0, 2)
 
 
 def run(context: Context) -> None:
@@ -27,12 +27,12 @@ def run(context: Context) -> None:
         decoder = Decoder(context, model, (rows,), load)
         decoder.capture(rows)
         step_s = statistics.median(decoder.step_s(rows, rows) for _ in range(BLOCKS))
-        for late in LATE:
+        for late in context.pick(_LATE, (1, 0)):
             if not context.has_time(4 if context.is_gpu else 0.5):
                 return
             settings = CaptureSettings(late=late)
             runner = machines.captured(context, network, rows, 2 * load.target, settings)
-            for steps in STEPS:
+            for steps in context.pick(_STEPS, (1, 4)):
                 found = [_per_token_s(context, runner, rows, load, steps) for _ in range(BLOCKS)]
                 seconds = statistics.median(found)
                 context.records.add(

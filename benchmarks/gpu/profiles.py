@@ -1,7 +1,6 @@
 """Stage profile: which kernels a replayed step runs, how many, and which take longest."""
 
-import torch
-from torch.autograd import DeviceType
+from torch._C._autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 
 from benchmarks.gpu.context import Context
@@ -60,6 +59,8 @@ def _kernels(context: Context, decoder: Decoder, rows: int) -> dict[str, tuple[i
     kind = DeviceType.CUDA if context.is_gpu else DeviceType.CPU
     for event in profiled.key_averages():
         if event.device_type == kind and not event.key.startswith("cuda"):
-            microseconds = event.self_device_time_total if context.is_gpu else event.self_cpu_time_total
+            microseconds = (
+                event.self_device_time_total if context.is_gpu else event.self_cpu_time_total
+            )
             found[event.key] = (event.count, microseconds / 1e6)
     return found

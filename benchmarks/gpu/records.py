@@ -22,6 +22,7 @@ class Records:
 
     path: Path
     stage: str
+    are_compared: bool = True  # with what was predicted
 
     def add(
         self,
@@ -43,7 +44,7 @@ class Records:
         named = {"model": model, "rows": rows, "case": case}
         line |= {key: named_as for key, named_as in named.items() if named_as}
         line |= {"value": value, "unit": unit} | details
-        line |= compared(line)
+        line |= compared(line) if self.are_compared else {}
         with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(line, ensure_ascii=False) + "\n")
         print(described(line), flush=True)  # noqa: T201 - the command's output
@@ -83,7 +84,7 @@ def described(line: dict[str, Any]) -> str:
     if "predicted" in line:
         low, _, high = line["predicted"]
         told += f" (predicted {low:g} to {high:g})"
-    if "share" in line:
+    if line.get("share") is not None:
         told += f", {line['share']:.0%} of the limit"
     return told.rstrip()
 

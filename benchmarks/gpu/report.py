@@ -112,8 +112,10 @@ def _equality(lines: Sequence[Line]) -> str:
 
 
 def _shown(line: Line) -> str:
-    if isinstance(line["value"], float) and line["unit"] == "of rows":
-        return f"{line['value']:.1%}"
+    if line["unit"] == "of rows":
+        near = line.get("equal_to_float32", {}).items()
+        told = ", ".join(f"{machine} {share:.1%}" for machine, share in near)
+        return f"{line['value']:.1%}" + (f" (of float32's: {told})" if told else "")
     return f"{line['value']} {line['unit']}".rstrip()
 
 
@@ -123,15 +125,20 @@ def _named(line: Line) -> str:
 
 
 def table(lines: Sequence[Line]) -> str:
-    """Return the table: model and batch by tokens/s, milliseconds, share, published, goal."""
+    """Return the table: model and batch by tokens/s, milliseconds, share, published, goal.
+
+    Toy sizes have no goals.
+    """
+    is_toy = any(line["what"] == "device" and line["is_tiny"] for line in lines)
+    goals = () if is_toy else GOALS
     heads = ("measured", "model", "batch", "tokens/s", "ms", "share of limit", "published", "goal")
-    rows = [_row(line) for line in lines if line["what"] in _TIMED]
-    rows += [_missing(goal) for goal in GOALS if _of(goal, lines) is None]
-    rows += [_ratio(line) for line in lines if line["what"] == "served / CTranslate2"]
+    rows = [_row(line, goals) for line in lines if line["what"] in _TIMED]
+    rows += [_missing(goal) for goal in goals if _of(goal, lines) is None]
+    rows += [_ratio(line, goals) for line in lines if line["what"] == "served / CTranslate2"]
     return "\n".join(_markdown([heads, *rows]))
 
 
-def _row(line: Line) -> tuple[str, ...]:
+def _row(line: Line, goals: Sequence[Goal]) -> tuple[str, ...]:
     case = line.get("case", "")
     what = line["what"] + (f", {case}" if case else "")
     rate, share, value = line.get("tokens_per_s"), line.get("share"), line["value"]
@@ -142,19 +149,27 @@ def _row(line: Line) -> tuple[str, ...]:
         f"{rate:,.0f}" if rate else "",
         "" if value is None else f"{value * _MS[line['unit']]:.3f}",
         f"{share:.0%}" if share else "",
-        *_against(line),
+        *_against(line, goals),
     )
 
 
-def _ratio(line: Line) -> tuple[str, ...]:
+def _ratio(line: Line, goals: Sequence[Goal]) -> tuple[str, ...]:
     value = line["value"]
     shown = line["what"] if value is None else f"{line['what']}: {value:.2f}"
-    return (shown, line.get("model", ""), str(line.get("rows", "")), "", "", "", *_against(line))
+    return (
+        shown,
+        line.get("model", ""),
+        str(line.get("rows", "")),
+        "",
+        "",
+        "",
+        *_against(line, goals),
+    )
 
 
-def _against(line: Line) -> tuple[str, str]:
+def _against(line: Line, goals: Sequence[Goal]) -> tuple[str, str]:
     """Return what others published of a figure, and whether its goal is reached."""
-    goal = next((each for each in GOALS if _is_of(each, line)), None)
+    goal = next((each for each in goals if _is_of(each, line)), None)
     if goal is None:
         return "", ""
     value = line.get(goal.figure)

@@ -27,9 +27,7 @@ CASES = (  # those that have goals come first in each
     Case(T5, (64, 1, 8), Load((200,), 50)),
     Case(OPUS, (256,), Load((128,), 64)),
 )
-_TINY = tuple(
-    Case(model, (4, 1), Load((7, 4), 6)) for model in (BART, OPUS, NLLB, T5)
-)
+_TINY = tuple(Case(model, (4, 1), Load((7, 4), 6)) for model in (BART, OPUS, NLLB, T5))
 _ROOM_S = 4.0  # that a model with its captures takes at least
 
 

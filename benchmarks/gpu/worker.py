@@ -3,6 +3,7 @@
 import argparse
 import importlib
 import sys
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from benchmarks.gpu.records import Records, Skipped
 _MARGIN_S = 1.0  # between the end that a stage plans for and its being killed
 
 
-def main() -> int:
+def main(arguments: Sequence[str]) -> int:
     """Do the stage; returns the process's code."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("stage", choices=stages.NAMES)
@@ -23,7 +24,7 @@ def main() -> int:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--tiny", action="store_true")
     parser.add_argument("--replace", action="append", default=[])
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     without_public_names()
     try:
         _run(options)
@@ -43,7 +44,7 @@ def _run(options: argparse.Namespace) -> None:
         device=torch.device(options.device),
         is_tiny=options.tiny,
         replaced=dict(each.split("=") for each in options.replace),
-        records=Records(options.out, stage.name),
+        records=Records(options.out, stage.name, are_compared=options.device != "cpu"),
         until=options.until - _MARGIN_S,
     )
     module = importlib.import_module(f"benchmarks.gpu.{stage.module}")
@@ -67,4 +68,4 @@ def _prepare(stack: ExitStack) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))
