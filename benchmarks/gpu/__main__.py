@@ -78,7 +78,7 @@ def replacements(asked: Sequence[str]) -> dict[str, str]:
         operation, _, implementation = each.partition("=")
         if operation not in OPERATIONS or implementation not in (PLAIN, "triton"):
             raise ValueError(
-                f"--replace {each}: give one of {', '.join(OPERATIONS)}, as NAME=plain or NAME=triton"
+                f"--replace {each}: give one of {', '.join(OPERATIONS)} as NAME=plain or triton"
             )
         found[operation] = implementation
     return found

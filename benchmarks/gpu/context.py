@@ -36,6 +36,11 @@ class Context:
         """Whether what is measured means anything."""
         return self.device.type == "cuda"
 
+    @property
+    def blocks(self) -> int:
+        """How many times a figure is taken; it is their median."""
+        return self.pick(5, 2)
+
     def config(self, model: str) -> ModelConfig:
         """Return a model's description, in this run's size."""
         return shapes.config(model, is_tiny=self.is_tiny)

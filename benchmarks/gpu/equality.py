@@ -33,7 +33,7 @@ def run(context: Context) -> None:
             break
         described = shapes.config(model, is_tiny=is_tiny)
         network = shapes.network(described, torch.device("cpu"), torch.float32)
-        requests = some_requests(described.vocabulary, 8 if context.is_tiny else 24)
+        requests = some_requests(described.vocabulary, *context.pick((24, 24), (8, 12)))
         expected = _eager(network, requests)
         name = "toy" if is_tiny else "real size"
         exact = copy.deepcopy(network).to(context.device)
@@ -74,7 +74,7 @@ def _record(
     )
 
 
-def some_requests(vocabulary: int, rows: int, longest: int = 24) -> list[Request]:
+def some_requests(vocabulary: int, rows: int, longest: int) -> list[Request]:
     """Return requests of mixed lengths, some of which end early."""
     lengths = protocols.spread(3, 40, rows, seed=5)
     news = protocols.spread(longest // 2, longest, rows, seed=6)

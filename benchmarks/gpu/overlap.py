@@ -8,7 +8,7 @@ from benchmarks.gpu.context import Context
 from benchmarks.gpu.decoders import Decoder, Load
 from benchmarks.gpu.names import BART, OPUS
 from benchmarks.gpu.requests import Together, batch
-from benchmarks.gpu.timing import BLOCKS, spin, synchronise
+from benchmarks.gpu.timing import spin, synchronise
 from model.captured.settings import CaptureSettings
 from model.runner import Runner
 
@@ -26,14 +26,16 @@ def run(context: Context) -> None:
         network = shapes.network(described, context.device, shapes.precision(described))
         decoder = Decoder(context, model, (rows,), load)
         decoder.capture(rows)
-        step_s = statistics.median(decoder.step_s(rows, rows) for _ in range(BLOCKS))
+        step_s = statistics.median(decoder.step_s(rows, rows) for _ in range(context.blocks))
         for late in context.pick(_LATE, (1, 0)):
             if not context.has_time(4 if context.is_gpu else 0.5):
                 return
             settings = CaptureSettings(late=late)
             runner = machines.captured(context, network, rows, 2 * load.target, settings)
             for steps in context.pick(_STEPS, (1, 4)):
-                found = [_per_token_s(context, runner, rows, load, steps) for _ in range(BLOCKS)]
+                found = [
+                    _per_token_s(context, runner, rows, load, steps) for _ in range(context.blocks)
+                ]
                 seconds = statistics.median(found)
                 context.records.add(
                     "step through the host",

@@ -7,7 +7,7 @@ from benchmarks.gpu import limits
 from benchmarks.gpu.context import Context
 from benchmarks.gpu.decoders import Decoder, Load
 from benchmarks.gpu.names import BART, NLLB, OPUS, T5
-from benchmarks.gpu.timing import BLOCKS, spin
+from benchmarks.gpu.timing import spin
 from model.captured.steps import Variant
 
 
@@ -57,7 +57,7 @@ def _record(
     variant: Variant = "greedy",
     told: str = "",
 ) -> None:
-    found = [decoder.step_s(rows, bucket, variant) for _ in range(BLOCKS)]
+    found = [decoder.step_s(rows, bucket, variant) for _ in range(context.blocks)]
     seconds = statistics.median(found)
     limit = limits.step_s(context.config(case.model), rows, case.load.positions(rows))
     name = told or ("" if case.load.target < 64 or case.model == BART else "long")
@@ -87,7 +87,7 @@ def _variants(context: Context, case: Case, decoder: Decoder, smallest: int) -> 
         if context.has_time(_ROOM_S):
             decoder.capture(rows, variant)
             _record(context, case, rows, decoder, rows, variant, variant)
-    seconds = statistics.median(decoder.uncaptured_s(rows, rows) for _ in range(BLOCKS))
+    seconds = statistics.median(decoder.uncaptured_s(rows, rows) for _ in range(context.blocks))
     context.records.add(
         "decode step", seconds * 1e6, "us", model=case.model, rows=rows, case="not captured"
     )

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks.gpu import __main__ as command
+from benchmarks.gpu import __main__ as gpu
 from benchmarks.gpu import launcher, records, worker
 from benchmarks.gpu.launcher import Ended
 from benchmarks.gpu.names import BART, MODELS, NLLB, OPUS, T5
@@ -32,10 +32,10 @@ sys.meta_path.insert(0, Absent())
 """
 
 
-def in_this_process(arguments: Sequence[str], limit_s: float) -> Ended:
+def in_this_process(command: Sequence[str], limit_s: float) -> Ended:
     """Do a stage here: what a process of its own would import is imported already."""
     try:
-        return Ended(worker.main(arguments[3:]), [])
+        return Ended(worker.main(command[3:]), [])
     except AssertionError as error:
         return Ended(1, [str(error)])
 
@@ -47,10 +47,8 @@ def figures(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[dict[str
     stages = [name for name in NAMES if name not in ("served", "optional")]
     arguments = ["--device", "cpu", "--tiny", "--out", str(path), "--stages", *stages]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(
-            command, "launch", lambda *given: launcher.launch(*given, run=in_this_process)
-        )
-        assert command.main(arguments) == 0
+        patch.setattr(gpu, "launch", lambda *given: launcher.launch(*given, run=in_this_process))
+        assert gpu.main(arguments) == 0
     found: dict[str, list[dict[str, Any]]] = {name: [] for name in stages}
     for line in records.read(path):
         found[line["stage"]].append(line)
@@ -111,7 +109,7 @@ def test_bits_are_compared_however_rows_are_arranged(
 def test_whole_batches_count_the_tokens_of_both_protocols(
     figures: dict[str, list[dict[str, Any]]],
 ) -> None:
-    batches = {(l["model"], l["case"]): l for l in named(figures["batches"], "whole batch")}
+    batches = {(b["model"], b["case"]): b for b in named(figures["batches"], "whole batch")}
     assert batches[BART, "forced"]["tokens"] == 28
     assert batches[BART, "stopped"]["tokens"] == 20
     assert {(OPUS, "translation, eager"), (NLLB, "translation, 4 beams")} <= {*batches}
@@ -156,7 +154,7 @@ def test_nothing_but_pytorch_is_needed_and_the_server_is_left_out_with_a_reason(
         "equality": "ok",
         "served": "skipped",
     }
-    assert ended["served"]["reason"].startswith("the server needs cachetools, fastapi, ")
+    assert ended["served"]["reason"].startswith("the server needs fastapi, ")
     assert "toy sizes: no figure below means anything" in done.stdout
 
 

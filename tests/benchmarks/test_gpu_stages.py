@@ -136,7 +136,7 @@ def test_an_operation_whose_check_failed_is_replaced_from_there_on(tmp_path: Pat
     assert failed_checks(path) == {"pick": "plain", "advance": "plain"}
     Records(path, "check-pick").add(records.ENDED, "ok")
     assert failed_checks(path) == {"advance": "plain"}
-    assert replacements(["embed=plain"]) == {"embed": "plain"}
+    assert replacements(["embed=plain", "pick=triton"]) == {"embed": "plain", "pick": "triton"}
 
 
 def test_the_checked_operations_are_those_of_the_captured_step() -> None:
