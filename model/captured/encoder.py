@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from model.captured.device import on_device
 from model.kv_cache import round_up
 from model.latent_cache import Source
 from model.transformer import EncoderDecoder
@@ -40,7 +41,7 @@ def encode(
         padding = [network.config.pad] * longest
         padded = [[*sources[place], *padding][:longest] for place in places]
         batch = network.encode(
-            torch.tensor(padded, device=device), torch.tensor(lengths, device=device)
+            on_device(padded, torch.int64, device), on_device(lengths, torch.int64, device)
         )
         for place, latent, length in zip(places, batch, lengths, strict=True):
             found[place] = latent[:length].clone()
