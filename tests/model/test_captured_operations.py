@@ -10,21 +10,20 @@ from model.captured.chosen import chosen
 from model.captured.operations import Likeliest, NormKind, Operations, Outbox
 from model.captured.plain import OPERATIONS
 from model.layers import RMSNorm
-from tests.model import captured
+from tests.model import captured, captured_choice
 from tests.model.captured import DUMMY, ROWS, WILD, ints, noise, running, slots_at
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
-ON_GPU = [
-    pytest.mark.gpu,
-    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
-]
+NO_GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 NEEDS_TRITON = pytest.mark.skipif(find_spec("triton") is None, reason="Triton is not installed")
 DTYPES = pytest.mark.parametrize(
     "dtype", [torch.float32, torch.float16, torch.bfloat16], ids=["fp32", "fp16", "bf16"]
 )
 
 
-@pytest.fixture(params=[CPU, pytest.param(GPU, marks=ON_GPU)], ids=["cpu", "gpu"])
+@pytest.fixture(
+    params=[CPU, pytest.param(GPU, marks=[pytest.mark.gpu, NO_GPU])], ids=["cpu", "gpu"]
+)
 def device(request: pytest.FixtureRequest) -> Iterator[torch.device]:
     with torch.inference_mode():
         yield request.param
@@ -53,24 +52,24 @@ def test_sources_are_read_up_to_their_lengths(
 def test_a_branch_is_added_and_normed(
     device: torch.device, dtype: torch.dtype, kind: NormKind, is_pre: bool
 ) -> None:
-    captured.check_add_norm(OPERATIONS, device, dtype, kind, is_pre)
+    captured_choice.check_add_norm(OPERATIONS, device, dtype, kind, is_pre)
 
 
 @DTYPES
 def test_tokens_are_embedded_at_their_positions(device: torch.device, dtype: torch.dtype) -> None:
-    captured.check_embed(OPERATIONS, device, dtype)
+    captured_choice.check_embed(OPERATIONS, device, dtype)
 
 
 @pytest.mark.parametrize(("vocabulary", "columns"), [(50, 50), (50, 64), (2501, 2560)])
 def test_the_likeliest_token_that_counts_is_picked(
     device: torch.device, vocabulary: int, columns: int
 ) -> None:
-    captured.check_pick(OPERATIONS, device, vocabulary, columns)
+    captured_choice.check_pick(OPERATIONS, device, vocabulary, columns)
 
 
 @pytest.mark.parametrize("parts", [1, 3])
 def test_a_row_takes_its_token_and_ends_where_it_must(device: torch.device, parts: int) -> None:
-    captured.check_advance(OPERATIONS, device, parts)
+    captured_choice.check_advance(OPERATIONS, device, parts)
 
 
 @pytest.mark.parametrize("kind", ["layer", "rms"])
