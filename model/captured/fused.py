@@ -152,12 +152,15 @@ def cross_attend(
     *,
     block: int | None = None,
     warps: int = 4,
+    stages: int = 1,
 ) -> Tensor:
     """Attend from single positions to their sources; the contract is `CrossAttend`'s.
 
     Args:
         block: positions that are read at once, a power of two; by itself, 8 KiB of keys.
         warps: of each program.
+        stages: above 1, so many blocks are under way to shared memory at once; that is for few
+            programs that read long sources.
     """
     rows, (_, heads, capacity, width) = len(query), keys.shape
     mixed = torch.empty_like(query)
@@ -175,6 +178,7 @@ def cross_attend(
         CAPACITY=capacity,
         WIDTH=width,
         BLOCK=block or _positions(keys, 8192),
+        STAGES=stages,
         num_warps=warps,
         enable_fp_fusion=True,
     )

@@ -131,6 +131,7 @@ def append_attend_kernel(
 def cross_attend_kernel(
     queries, keys, values, row_slot, source_of_slot, source_length, is_active, out, scale,
     HEADS: tl.constexpr, CAPACITY: tl.constexpr, WIDTH: tl.constexpr, BLOCK: tl.constexpr,
+    STAGES: tl.constexpr,
 ):  # fmt: skip
     """One program per row and head."""
     row, head = tl.program_id(0), tl.program_id(1)
@@ -145,7 +146,7 @@ def cross_attend_kernel(
     total = tl.zeros([BLOCK], tl.float32)
     mixed = tl.zeros([BLOCK, WIDTH], tl.float32)
     bias = tl.zeros([BLOCK], tl.float32)
-    for start in range(0, length, BLOCK):
+    for start in tl.range(0, length, BLOCK, num_stages=STAGES):
         step = start + lane
         is_readable = step < length
         line = ((source * HEADS + head) * CAPACITY + step) * WIDTH
