@@ -193,3 +193,24 @@ def check_cross_attend(
     assert found.dtype == dtype
     is_close(found, expected.flatten(1))
     assert given.is_equal(memory)
+
+
+def check_independence(operations: Operations, device: torch.device, dtype: torch.dtype) -> None:
+    """Check that a row's bits depend neither on its place nor on its neighbours; fused only."""
+    heads, head_dim, found = 3, 16, []
+    inputs = noise(SLOTS + 1, 3 * heads * head_dim, seed=3).to(dtype)
+    for rows in (ROWS, [*reversed(ROWS), *[DUMMY] * 4], ROWS[3:5]):
+        slots, keys = running(device), noise(SLOTS + 1, heads, CAPACITY, head_dim).to(device, dtype)
+        place, own = ints(rows, device), inputs[rows].to(device)
+        state = slots.position, slots.is_active
+        mixed = operations.append_attend(
+            own, keys, keys.clone(), place, *state, slots.ancestors, None, 0.5
+        )
+        each = ints([0] * (SLOTS + 1), device)
+        read = operations.cross_attend(
+            own[:, : heads * head_dim].contiguous(), keys, keys, place, each, each + 21, state[1], 1
+        )
+        found.append({slot: (mixed[row], read[row]) for row, slot in enumerate(rows)})
+    for other in found[1:]:
+        for slot, results in other.items():
+            assert all(torch.equal(a, b) for a, b in zip(results, found[0][slot], strict=True))

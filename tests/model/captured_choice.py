@@ -162,6 +162,7 @@ def check_advance(operations: Operations, device: torch.device, parts: int) -> N
     """Check each way in which a row goes on or ends, and that nothing else is written."""
     slots = slots_at({slot: 5 for slot in ROWS[:9] if slot != INACTIVE}, device)
     slots.position[ROWS[0]] = CAPACITY - 1  # at its end, and beyond the forced tokens
+    slots.forced[ROWS[0]] = 44
     slots.max_position[ROWS[1]] = 6
     slots.minimum[ROWS[2]] = 5  # the end may come, and comes
     slots.position[ROWS[3]], slots.minimum[ROWS[3]] = 3, 4  # an end token in a prefix

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from model.captured import plain
 from model.captured.operations import NormKind, Operations, Outbox, Slots
-from tests.model.captured import check_append_attend, check_cross_attend
+from tests.model.captured import check_append_attend, check_cross_attend, check_independence
 from tests.model.captured_choice import check_add_norm, check_advance, check_embed, check_pick
 from tests.model.test_captured_operations import CPU, GPU, NEEDS_TRITON, NO_GPU
 
@@ -33,6 +33,7 @@ CHECKS: list[tuple[Any, ...]] = [
     (check_append_attend, torch.float16, 64, True),
     *((check_cross_attend, dtype, 16) for dtype in FLOATS),
     (check_cross_attend, torch.float16, 128),
+    (check_independence, torch.float16),
     *(
         (check_add_norm, dtype, kind, is_pre)
         for dtype in FLOATS
@@ -180,7 +181,8 @@ class Code:
 
     def wide_bytes(self) -> int:
         """Return how many bytes one turn of a program loads 16 at a time."""
-        loads: list[str] = re.findall(r"ld\.global[\w.:]*\.v4\.[bf]32", self.ptx)
+        load = r"ld\.global[\w.:]*\.v4\.[bf]32|cp\.async\.cg\.shared\.global"
+        loads: list[str] = re.findall(load, self.ptx)
         threads: int = 32 * self.warps
         return len(loads) * 16 * threads
 
@@ -191,12 +193,12 @@ SHAPES = {
     "bart": (torch.float16, 16, 64, 50_264, False),
     "t5": (torch.bfloat16, 8, 64, 32_128, True),
     "nllb": (torch.float32, 16, 64, 256_206, False),
-    "wide-heads": (torch.float16, 8, 128, 58_101, True),
+    "wide-heads": (torch.float16, 8, 128, 58_101, True, 3),
 }
 
 
 def launch_all(
-    dtype: torch.dtype, heads: int, head_dim: int, vocabulary: int, is_t5: bool
+    dtype: torch.dtype, heads: int, head_dim: int, vocabulary: int, is_t5: bool, stages: int = 1
 ) -> dict[str, int]:
     """Launch every kernel on tensors without memory; returns what each must load at once."""
     from model.captured import fused
@@ -221,7 +223,7 @@ def launch_all(
     fused.append_attend(
         empty(rows, 3 * width), pool, pool, row, each, each, table, by_distance, 1.0
     )
-    fused.cross_attend(update, pool, pool, row, each, each, each, 1.0)
+    fused.cross_attend(update, pool, pool, row, each, each, each, 1.0, stages=stages)
     picked = fused.pick(logits, vocabulary, shift, row, slots, 2)
     box = Outbox(empty(1, dtype=torch.int32), empty(4, 2, 256, dtype=torch.int32))
     fused.advance(picked, row, slots, box, 2)
