@@ -123,9 +123,7 @@ def check_pick(operations: Operations, device: torch.device, vocabulary: int, co
     logits = torch.full((len(ROWS), columns), NAN)
     logits[:rows, :vocabulary] = (8 * noise(rows, vocabulary)).round() / 8 - 9
     logits[0, [5, 7, last]] = 30.0  # equal ones, in parts that lie far apart
-    logits[1, [3, 9, last]] = torch.tensor([-0.0, 0.0, 0.0]) + 40  # and below, with a bias
-    logits[1, [3, 9]] = torch.tensor([0.0, -0.0])
-    logits[1, last] = -1
+    logits[1, [3, 9]] = torch.tensor([-0.0, 0.0])  # above all others, and equal
     logits[2] = -INF  # nothing is left, beyond the vocabulary nor in it
     logits[3, last] = NAN
     logits[4, last] = INF
