@@ -125,7 +125,7 @@ def check_pick(operations: Operations, device: torch.device, vocabulary: int, co
     logits[0, [5, 7, last]] = 30.0  # equal ones, in parts that lie far apart
     logits[1, [3, 9]] = torch.tensor([-0.0, 0.0])  # above all others, and equal
     logits[2] = -INF  # nothing is left, beyond the vocabulary nor in it
-    logits[3, last] = NAN
+    logits[3, last] = -NAN  # whose bits are below all others'
     logits[4, last] = INF
     logits[5, END] = 50  # not yet
     logits[6, END] = 50  # just now
@@ -175,7 +175,7 @@ def check_advance(operations: Operations, device: torch.device, parts: int) -> N
     values[0, -1] = values[0, 0] = 7
     tokens[0, 0], tokens[0, -1] = 20, 13  # of equal ones the lowest
     values[2, 0], tokens[2, 0] = 9, END
-    values[5], values[6, -1], values[7, 0] = -INF, NAN, INF
+    values[5], values[6, -1], values[7, 0] = -INF, -NAN, INF
     tokens[8:], values[9] = WILD, NAN
     entries, places = 3, len(ROWS) + 2
     outbox = Outbox(ints([2], device), ints(torch.full((entries, 2, places), WILD), device))
