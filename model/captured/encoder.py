@@ -38,8 +38,8 @@ def encode(
     for places in batches([len(source) for source in sources], most_tokens):
         lengths = [len(sources[place]) for place in places]
         longest = min(round_up(lengths[0], LENGTH_STEP), network.config.max_positions)
-        padding = [network.config.pad] * longest
-        padded = [[*sources[place], *padding][:longest] for place in places]
+        nothing = [0] * longest  # a token of every vocabulary, and not read
+        padded = [[*sources[place], *nothing][:longest] for place in places]
         batch = network.encode(
             on_device(padded, torch.int64, device), on_device(lengths, torch.int64, device)
         )

@@ -88,7 +88,7 @@ class CapturedMachine:
                 device,
             )
         self._memory = memory
-        operations = operations or chosen(device, settings.replaced)
+        operations = operations or chosen(device, settings.replaced, head_dim=config.head_dim)
         self._steps = Steps(weights, memory, operations, self._device, sizes, suppressed)
         self._staging = Staging(memory, self._device, rows)
         tokens = settings.encoder_tokens
