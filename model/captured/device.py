@@ -1,9 +1,9 @@
 """Where captured steps run: streams, events, pinned memory and graphs, or their stand-ins."""
 
 import gc
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -45,7 +45,7 @@ class Device(Protocol):
     def wait(self, mark: Mark) -> None:
         """Let the queue at hand go on only after `mark`; the host does not wait."""
 
-    def capture(self, steps: list[Step]) -> list[Graph]:
+    def capture(self, steps: Sequence[Step]) -> list[Graph]:
         """Record steps that never run at once, in their order; each is run before as well."""
 
     def pinned(self, *shape: int, dtype: torch.dtype) -> Tensor:
@@ -56,6 +56,12 @@ class Device(Protocol):
 
     def download(self, source: Tensor, target: Tensor) -> Mark:
         """Copy to pinned memory what the queue will have written by now, beside what follows."""
+
+
+def on_device(values: Any, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Return numbers as a tensor on a device; the host does not wait for what the device does."""
+    tensor = torch.tensor(values, dtype=dtype)
+    return tensor if device.type == "cpu" else tensor.pin_memory().to(device, non_blocking=True)
 
 
 class _Reached:
@@ -86,7 +92,7 @@ class Host:
     def wait(self, mark: Mark) -> None:
         """As `Device` says."""
 
-    def capture(self, steps: list[Step]) -> list[Graph]:
+    def capture(self, steps: Sequence[Step]) -> list[Graph]:
         """As `Device` says."""
         return [TapeGraph(step) for step in steps]
 
@@ -116,12 +122,12 @@ class Cuda:
         matmul = torch.backends.cuda.matmul  # partial sums in half precision would lose digits
         matmul.allow_fp16_reduced_precision_reduction = False
         matmul.allow_bf16_reduced_precision_reduction = False
+        torch.backends.cuda.enable_cudnn_sdp(False)  # it plans anew for every shape
         with torch.cuda.device(device):
-            self._decode = torch.cuda.Stream(priority=-1)
-            self._encode = torch.cuda.Stream(priority=0)
-            self._copy = torch.cuda.Stream(priority=-1)
+            self._decode = torch.cuda.Stream(priority=-1)  # type: ignore[no-untyped-call]
+            self._encode = torch.cuda.Stream(priority=0)  # type: ignore[no-untyped-call]
+            self._copy = torch.cuda.Stream(priority=-1)  # type: ignore[no-untyped-call]
             self._pool = torch.cuda.graph_pool_handle()
-            torch.cuda.synchronize()  # weights came by the default stream
 
     @contextmanager
     def decoding(self) -> Iterator[None]:
@@ -145,15 +151,17 @@ class Cuda:
 
     def mark(self) -> Mark:
         """As `Device` says."""
-        return torch.cuda.current_stream().record_event()
+        event: Mark = torch.cuda.current_stream().record_event()
+        return event
 
     def wait(self, mark: Mark) -> None:
         """As `Device` says."""
         assert isinstance(mark, torch.cuda.Event)
         torch.cuda.current_stream().wait_event(mark)
 
-    def capture(self, steps: list[Step]) -> list[Graph]:
+    def capture(self, steps: Sequence[Step]) -> list[Graph]:
         """As `Device` says; all on the stream of replay, in one pool."""
+        torch.cuda.synchronize(self.device)  # what steps read was made on another stream
         collects = gc.isenabled()
         gc.disable()  # what is freed during a capture would break it
         try:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from model.captured.device import on_device
 from model.kv_cache import round_up
 from model.latent_cache import Source
 from model.transformer import EncoderDecoder
@@ -37,10 +38,10 @@ def encode(
     for places in batches([len(source) for source in sources], most_tokens):
         lengths = [len(sources[place]) for place in places]
         longest = min(round_up(lengths[0], LENGTH_STEP), network.config.max_positions)
-        padding = [network.config.pad] * longest
-        padded = [[*sources[place], *padding][:longest] for place in places]
+        nothing = [0] * longest  # a token of every vocabulary, and not read
+        padded = [[*sources[place], *nothing][:longest] for place in places]
         batch = network.encode(
-            torch.tensor(padded, device=device), torch.tensor(lengths, device=device)
+            on_device(padded, torch.int64, device), on_device(lengths, torch.int64, device)
         )
         for place, latent, length in zip(places, batch, lengths, strict=True):
             found[place] = latent[:length].clone()

@@ -1,7 +1,7 @@
 """The operations of a captured step as launches of Triton kernels: one each.
 
-Importable only where Triton is. All need contiguous tensors on the device of the kernels, and
-allocate what they return.
+Importable only where Triton is. All need contiguous tensors on one device, and allocate what they
+return. Products and sums are fused, which later versions of Triton only do where they are told.
 """
 
 import torch
@@ -58,6 +58,7 @@ def embed(
         WIDTH=width,
         BLOCK=_block(width),
         num_warps=_warps(width),
+        enable_fp_fusion=True,
     )
     return hidden
 
@@ -90,6 +91,7 @@ def add_norm(
         WIDTH=width,
         BLOCK=_block(width),
         num_warps=_warps(width),
+        enable_fp_fusion=True,
     )
     return onward, normed
 
@@ -133,6 +135,7 @@ def append_attend(
         WIDTH=width,
         BLOCK=block or _positions(keys, 4096),
         num_warps=warps,
+        enable_fp_fusion=True,
     )
     return mixed
 
@@ -149,12 +152,15 @@ def cross_attend(
     *,
     block: int | None = None,
     warps: int = 4,
+    stages: int = 1,
 ) -> Tensor:
     """Attend from single positions to their sources; the contract is `CrossAttend`'s.
 
     Args:
         block: positions that are read at once, a power of two; by itself, 8 KiB of keys.
         warps: of each program.
+        stages: above 1, so many blocks are under way to shared memory at once; that is for few
+            programs that read long sources.
     """
     rows, (_, heads, capacity, width) = len(query), keys.shape
     mixed = torch.empty_like(query)
@@ -172,7 +178,9 @@ def cross_attend(
         CAPACITY=capacity,
         WIDTH=width,
         BLOCK=block or _positions(keys, 8192),
+        STAGES=stages,
         num_warps=warps,
+        enable_fp_fusion=True,
     )
     return mixed
 
@@ -205,6 +213,7 @@ def pick(
         STRIDE=stride,
         BLOCK=block,
         num_warps=min(block // 256, 8),
+        enable_fp_fusion=True,
     )
     return Likeliest(values, tokens)
 
@@ -237,6 +246,7 @@ def advance(likeliest: Likeliest, row_slot: Tensor, slots: Slots, outbox: Outbox
         BLOCK=_block(rows),
         PART_BLOCK=_block(parts),
         num_warps=8,
+        enable_fp_fusion=True,
     )
 
 

@@ -70,7 +70,7 @@ def _take(query, key, value, is_readable, bias, best, total, mixed):
     score = tl.sum(key.to(tl.float32) * query[None, :], 1) + bias
     score = tl.where(is_readable, score, _LOWEST)
     higher = tl.maximum(best, score)
-    weight = tl.where(is_readable, tl.exp(score - higher), 0.0)
+    weight = tl.exp(score - higher)  # 0, or that of a lane which will be worth nothing
     decay = tl.exp(best - higher)
     total = total * decay + weight
     mixed = mixed * decay[:, None] + weight[:, None] * value.to(tl.float32)
@@ -109,7 +109,7 @@ def append_attend_kernel(
         for start in range(0, now, BLOCK):
             step = start + lane
             is_old = step < now
-            line = tl.where(is_old, holder, 0).to(tl.int64) * HEADS + head
+            line = holder.to(tl.int64) * HEADS + head
             cells = ((line * CAPACITY + step) * WIDTH)[:, None] + column[None, :]
             older = tl.load(keys + cells, mask=is_old[:, None], other=0)
             mixing = tl.load(values + cells, mask=is_old[:, None], other=0)
@@ -131,6 +131,7 @@ def append_attend_kernel(
 def cross_attend_kernel(
     queries, keys, values, row_slot, source_of_slot, source_length, is_active, out, scale,
     HEADS: tl.constexpr, CAPACITY: tl.constexpr, WIDTH: tl.constexpr, BLOCK: tl.constexpr,
+    STAGES: tl.constexpr,
 ):  # fmt: skip
     """One program per row and head."""
     row, head = tl.program_id(0), tl.program_id(1)
@@ -145,7 +146,7 @@ def cross_attend_kernel(
     total = tl.zeros([BLOCK], tl.float32)
     mixed = tl.zeros([BLOCK, WIDTH], tl.float32)
     bias = tl.zeros([BLOCK], tl.float32)
-    for start in range(0, length, BLOCK):
+    for start in tl.range(0, length, BLOCK, num_stages=STAGES):
         step = start + lane
         is_readable = step < length
         line = ((source * HEADS + head) * CAPACITY + step) * WIDTH

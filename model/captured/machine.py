@@ -10,11 +10,11 @@ from torch import Tensor
 
 from model.captured.buckets import buckets
 from model.captured.chosen import chosen
-from model.captured.device import Cuda, Device, Host, Mark
+from model.captured.device import Cuda, Device, Host, Mark, on_device
 from model.captured.encoder import encode
 from model.captured.memory import Memory
 from model.captured.operations import Operations
-from model.captured.runs import Cells, Found, Results
+from model.captured.runs import Outgoing, Results, Sent
 from model.captured.settings import CaptureSettings
 from model.captured.sources import Sources
 from model.captured.staging import Staging
@@ -88,11 +88,12 @@ class CapturedMachine:
                 device,
             )
         self._memory = memory
-        operations = operations or chosen(device, settings.replaced)
+        operations = operations or chosen(device, settings.replaced, head_dim=config.head_dim)
         self._steps = Steps(weights, memory, operations, self._device, sizes, suppressed)
         self._staging = Staging(memory, self._device, rows)
-        self._sources = Sources(memory, weights.source, self._device, rows)
-        self._box = _Box(memory, self._device, self._entries)
+        tokens = settings.encoder_tokens
+        self._sources = Sources(memory, weights.source, self._device, rows, tokens)
+        self._box = Outgoing(memory, self._device, self._entries)
         self._is_interrupted = False
 
     def encode(self, sources: Sequence[Source]) -> list[Tensor]:
@@ -129,7 +130,7 @@ class CapturedMachine:
     def reorder(self, rows: Sequence[int], parents: Sequence[int], length: int) -> None:
         """As `Machine` says; nothing but the table of ancestors changes."""
         with self._device.decoding():
-            index = torch.tensor([rows, parents], device=self._device.device)
+            index = on_device([rows, parents], torch.int64, self._device.device)
             self._memory.reorder(index[0], index[1])
 
     def step(self, targets: Sequence[Target]) -> Picks:
@@ -202,23 +203,24 @@ class CapturedMachine:
 
         Results are read while later steps run.
         """
+        marks = [self._sources.written(target.rows[0]) for target in targets]
+        ready = [mark.query() for mark in marks]
+        if not any(ready):
+            ready = [True] * len(targets)
+        awaited = [mark for mark, runs in zip(marks, ready, strict=True) if not runs]
+        some = [target for target, runs in zip(targets, ready, strict=True) if runs]
+        limits = [room for room, runs in zip(rooms, ready, strict=True) if runs]
         with self._device.decoding():
-            ready = [self._is_ready(target) for target in targets]
-            if not any(ready):
-                ready = [True] * len(targets)
-            gained = iter(
-                self._run(
-                    [target for target, is_ready in zip(targets, ready, strict=True) if is_ready],
-                    [room for room, is_ready in zip(rooms, ready, strict=True) if is_ready],
-                )
-            )
-        return [next(gained) if is_ready else Gain((), True) for is_ready in ready]
+            gained = iter(self._run(some, limits, awaited))
+        return [next(gained) if runs else Gain((), True) for runs in ready]
 
-    def _is_ready(self, target: Target) -> bool:
-        return self._sources.written(target.rows[0]).query()
-
-    def _run(self, targets: Sequence[Target], rooms: Sequence[int]) -> list[Gain]:
-        rows, limits, searches = [], [], []
+    def _run(
+        self, targets: Sequence[Target], rooms: Sequence[int], awaited: Sequence[Mark]
+    ) -> list[Gain]:
+        """Run targets until they end or their rooms do, or what others await has been reached."""
+        rows: list[int] = []
+        limits: list[int] = []
+        searches: list[tuple[int, Search]] = []
         for target, room in zip(targets, rooms, strict=True):
             if target.search is not None:
                 searches.append((len(rows), target.search))
@@ -231,13 +233,13 @@ class CapturedMachine:
         self._say(rows, [decoded[row] for row in rows], limits, bucket, searches)
         results = Results(targets, [decoded[target.rows[0]] for target in targets])
         with self._restoring(rows if searches else []):
-            self._follow(results, bucket, _variant(targets), max(rooms))
+            self._follow(results, bucket, _variant(targets), max(rooms), awaited)
         return results.gains()
 
     @contextmanager
     def _restoring(self, rows: Sequence[int]) -> Iterator[None]:
         """Let beams that were moved stand as before where what follows raises."""
-        index = torch.tensor([*rows], dtype=torch.long, device=self._device.device)
+        index = on_device([*rows], torch.int64, self._device.device)
         ancestors = self._memory.slots.ancestors
         before = ancestors[index]
         try:
@@ -246,15 +248,24 @@ class CapturedMachine:
             ancestors[index] = before
             raise
 
-    def _follow(self, results: Results, bucket: int, variant: Variant, most: int) -> None:
-        """Replay steps until no target goes on, or somebody interrupts, and read them late."""
-        flying: deque[_Sent] = deque()
+    def _follow(
+        self,
+        results: Results,
+        bucket: int,
+        variant: Variant,
+        most: int,
+        awaited: Sequence[Mark],
+    ) -> None:
+        """Replay steps until no target goes on or others may, and read them late."""
+        flying: deque[Sent] = deque()
         self._box.begin(wants_candidates=variant in _SEARCHES)
         for _ in range(most):
             self._steps.replay(bucket, variant)
             flying.append(self._box.send())
             is_late = len(flying) > self.settings.late
-            if (is_late and not results.take(*flying.popleft().read())) or self._is_interrupted:
+            if is_late and not results.take(*flying.popleft().read()):
+                break
+            if self._is_interrupted or any(mark.query() for mark in awaited):
                 break
         self._is_interrupted = False
         while flying:
@@ -278,44 +289,6 @@ def _variant(targets: Sequence[Target]) -> Variant:
     if any(target.search is not None for target in targets):
         return "mixed" if draws else "beams"
     return "draws" if draws else "greedy"
-
-
-class _Sent:
-    """What one step left, on its way to the host."""
-
-    def __init__(self, mark: Mark, cells: Cells, found: Found | None) -> None:
-        self._mark, self._cells, self._found = mark, cells, found
-
-    def read(self) -> tuple[Cells, Found | None]:
-        """Wait for it; its memory is used again after some steps."""
-        self._mark.synchronize()
-        return self._cells, self._found
-
-
-class _Box:
-    """The outbox on the host, as many entries as on the device."""
-
-    def __init__(self, memory: Memory, device: Device, entries: int) -> None:
-        self._device, self._entries, self._entry = device, entries, 0
-        self._cells, self._found = memory.outbox.cells, memory.candidates
-        self._pinned = device.pinned(*self._cells.shape, dtype=torch.int32)
-        self._pinned_found = device.pinned(*self._found.shape, dtype=torch.int32)
-        self._wants_candidates = False
-
-    def begin(self, *, wants_candidates: bool) -> None:
-        """Begin a run; its first step writes the first entry."""
-        self._entry, self._wants_candidates = 0, wants_candidates
-
-    def send(self) -> _Sent:
-        """Send what the step just launched will leave."""
-        entry = self._entry
-        self._entry = (entry + 1) % self._entries
-        found = None
-        if self._wants_candidates:
-            self._device.download(self._found[entry], self._pinned_found[entry])
-            found = self._pinned_found[entry].numpy()
-        mark = self._device.download(self._cells[entry], self._pinned[entry])
-        return _Sent(mark, self._pinned[entry].numpy(), found)
 
 
 def captured_machine(

@@ -140,8 +140,14 @@ class Decoder:
         return (scores * self._scale).masked_fill(is_beyond[:, None], float("-inf")).softmax(2)
 
     def _feed(self, layer: Layer, hidden: Tensor) -> Tensor:
-        raised = linear(hidden, layer.up)
-        if self._weights.config.is_gated:
+        config, up = self._weights.config, layer.up
+        if config.activation == "relu" and not config.is_gated and up.bias is not None:
+            # In the product's own kernel. There is no such form of other activations: its GELU is
+            # the approximation by tanh.
+            raised = torch._addmm_activation(up.bias, hidden, up.weight.t())
+            return linear(raised, layer.down)
+        raised = linear(hidden, up)
+        if config.is_gated:
             gate, raised = raised.chunk(2, 1)
             return linear(self._activation(gate) * raised, layer.down)
         return linear(self._activation(raised), layer.down)

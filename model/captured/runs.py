@@ -3,8 +3,11 @@
 from collections.abc import Sequence
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
+from model.captured.device import Device, Mark
+from model.captured.memory import Memory
 from model.captured.operations import HAS_ENDED, IS_FINITE, WAS_ACTIVE
 from model.decoding.search import Candidates
 from model.decoding.target import Target
@@ -12,6 +15,44 @@ from model.machine import Gain
 
 Cells = NDArray[np.int32]  # as `Outbox.cells` of one entry
 Found = NDArray[np.int32]  # as `Memory.candidates` of one entry
+
+
+class Sent:
+    """What one step left, on its way to the host."""
+
+    def __init__(self, mark: Mark, cells: Cells, found: Found | None) -> None:
+        self._mark, self._cells, self._found = mark, cells, found
+
+    def read(self) -> tuple[Cells, Found | None]:
+        """Wait for it; its memory is used again after some steps."""
+        self._mark.synchronize()
+        return self._cells, self._found
+
+
+class Outgoing:
+    """The outbox on the host, as many entries as on the device."""
+
+    def __init__(self, memory: Memory, device: Device, entries: int) -> None:
+        self._device, self._entries, self._entry = device, entries, 0
+        self._cells, self._found = memory.outbox.cells, memory.candidates
+        self._pinned = device.pinned(*self._cells.shape, dtype=torch.int32)
+        self._pinned_found = device.pinned(*self._found.shape, dtype=torch.int32)
+        self._wants_candidates = False
+
+    def begin(self, *, wants_candidates: bool) -> None:
+        """Begin a run; its first step writes the first entry."""
+        self._entry, self._wants_candidates = 0, wants_candidates
+
+    def send(self) -> Sent:
+        """Send what the step just launched will leave."""
+        entry = self._entry
+        self._entry = (entry + 1) % self._entries
+        found = None
+        if self._wants_candidates:
+            self._device.download(self._found[entry], self._pinned_found[entry])
+            found = self._pinned_found[entry].numpy()
+        mark = self._device.download(self._cells[entry], self._pinned[entry])
+        return Sent(mark, self._pinned[entry].numpy(), found)
 
 
 class _Followed:

@@ -17,7 +17,8 @@ class CaptureSettings:
         late: how many steps run ahead of the host at most, while it reads what is done.
         max_beams: of a search that steps continue by themselves; the host continues wider ones.
         encoder_tokens: encoded at once, padding included, or one source. The larger, the longer a
-            running decode may have to share the device.
+            running decode may have to share the device; with 1 each source is encoded alone, and
+            its bits do not depend on others.
         replaced: as `chosen` says, which implementation of an operation is taken instead.
     """
 

@@ -6,13 +6,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from model.captured.device import Device, Mark
+from model.captured.device import Device, Mark, on_device
 from model.captured.memory import Memory
 from model.captured.network import linear
 from model.captured.weights import Linear
 from model.latent_cache import Source
-
-MOST_TOKENS = 8192  # projected at once: keys and values of a large network take 50 kB a token
 
 
 @dataclass(slots=True)
@@ -26,12 +24,16 @@ class _Held:
 class Sources:
     """Which sources are in memory. Each stays until its last row is released."""
 
-    def __init__(self, memory: Memory, projection: Linear, device: Device, sources: int) -> None:
+    def __init__(
+        self, memory: Memory, projection: Linear, device: Device, sources: int, most_tokens: int
+    ) -> None:
         """Hold up to `sources`.
 
         Args:
             projection: as `Weights.source`.
+            most_tokens: projected at once, or one source: those of a large network take 50 kB each.
         """
+        self._most_tokens = most_tokens
         self._memory, self._projection, self._device = memory, projection, device
         self._free = list(reversed(range(sources)))
         self._held: dict[Source, _Held] = {}
@@ -62,7 +64,7 @@ class Sources:
             return
         indices = self._free[-len(sources) :]
         with self._device.encoding():
-            for some in _chunks([len(latent) for latent in latents]):
+            for some in _chunks([len(latent) for latent in latents], self._most_tokens):
                 self._write(indices[some], latents[some])
             written = self._device.mark()
         del self._free[-len(sources) :]
@@ -77,12 +79,12 @@ class Sources:
         projected = linear(torch.cat([*latents]), self._projection)
         by_head = projected.view(-1, layers, 2, heads, head_dim)
         place = [(i, p) for i, n in zip(indices, lengths, strict=True) for p in range(n)]
-        index, position = torch.tensor(place, device=device).unbind(1)
+        index, position = on_device(place, torch.int64, device).unbind(1)
         for cells, values in zip(
             (memory.source_keys, memory.source_values), by_head.unbind(2), strict=True
         ):
             cells[:, index, :, position] = values  # [tokens, layers, heads, head_dim]
-        which = torch.tensor([[*indices], lengths], device=device)
+        which = on_device([[*indices], lengths], torch.int64, device)
         memory.source_length.index_copy_(0, which[0], which[1].int())
 
     def bind(self, row: int, source: Source) -> None:
@@ -112,11 +114,11 @@ class Sources:
         self._free.append(held.index)
 
 
-def _chunks(lengths: Sequence[int]) -> list[slice]:
-    """Cut sources into runs of at most `MOST_TOKENS` tokens, or one source."""
+def _chunks(lengths: Sequence[int], most_tokens: int) -> list[slice]:
+    """Cut sources into runs of at most so many tokens, or one source."""
     cuts, tokens = [0], 0
     for place, length in enumerate(lengths):
-        if tokens and tokens + length > MOST_TOKENS:
+        if tokens and tokens + length > most_tokens:
             cuts.append(place)
             tokens = 0
         tokens += length

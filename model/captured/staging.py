@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from model.captured.device import Device
+from model.captured.device import Device, on_device
 from model.captured.memory import RECORD, Memory
 from model.decoding.options import DecodingOptions
 from model.decoding.rows import forced_tokens
@@ -99,6 +99,6 @@ class Staging:
         if not self._changed:
             return
         lines = [[slot, position, token] for (slot, position), token in self._changed.items()]
-        slot, position, token = torch.tensor(lines, device=self._device.device).unbind(1)
+        slot, position, token = on_device(lines, torch.int64, self._device.device).unbind(1)
         self._memory.slots.forced.index_put_((slot, position), token.int())
         self._changed.clear()

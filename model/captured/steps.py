@@ -1,6 +1,7 @@
 """Steps: every captured step, by how many rows it has and by what it does with their logits."""
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Literal
 
 import torch
@@ -53,8 +54,8 @@ class Steps:
         self._columns = torch.arange(self._vocabulary, device=device.device)
         with device.decoding():
             pairs = [(bucket, variant) for bucket in reversed(buckets) for variant in VARIANTS]
-            steps = [lambda b=b, v=v: self.run(b, v) for b, v in pairs]
-            steps += [lambda b=b: memory.take(b) for b in buckets]
+            steps = [partial(self.run, *pair) for pair in pairs]
+            steps += [partial(memory.take, bucket) for bucket in buckets]
             graphs = device.capture(steps)
             memory.outbox.entry.zero_()
         self._graphs: dict[tuple[int, Variant], Graph] = dict(zip(pairs, graphs, strict=False))

@@ -134,9 +134,8 @@ def _joined(linears: Sequence[nn.Linear]) -> Linear:
 
 def _views(parameters: Sequence[Tensor]) -> Tensor:
     joint = torch.cat([parameter.detach() for parameter in parameters])
-    for parameter, part in zip(
-        parameters, joint.split([len(parameter) for parameter in parameters]), strict=True
-    ):
+    parts = torch.split(joint, [len(parameter) for parameter in parameters])
+    for parameter, part in zip(parameters, parts, strict=True):
         parameter.data = part
     return joint
 
