@@ -41,7 +41,11 @@ def _replayed(context: Context, model: str) -> bool:
     """Whether a replayed step leaves the same bits as the same step whose kernels are launched."""
     rows = context.pick(64, 4)
     decoder = Decoder(context, model, (rows,), Load((31, 17, 40), 12))
+    began, before = time.perf_counter(), _held(context)
     decoder.capture(rows)
+    held = _held(context) - before
+    seconds = time.perf_counter() - began
+    context.records.add("capture of a step", seconds, "s", model=model, rows=rows, bytes=held)
     is_equal = decoder.replays_as_it_runs(rows, steps=8)
     context.records.add("equal bits", is_equal, model=model, rows=rows, case="replayed and eager")
     return is_equal
@@ -59,8 +63,8 @@ def _arranged(context: Context, model: str) -> bool:
     began, before = time.perf_counter(), _held(context)
     runner = machines.captured(context, network, rows, longest)
     seconds = time.perf_counter() - began
-    context.records.add("capture", seconds, "s", model=model, rows=rows)
-    context.records.add("captured memory", (_held(context) - before) / 2**20, "MiB", model=model)
+    held = _held(context) - before
+    context.records.add("all captures", seconds, "s", model=model, rows=rows, bytes=held)
     _without_syncs(context, model, runner, requests)
     together = Together(runner, requests).finish(STEPS)
 
@@ -68,7 +72,9 @@ def _arranged(context: Context, model: str) -> bool:
     alike = machines.captured(context, network, rows, longest, one_bucket)
     expected = Together(alike, requests).finish(STEPS)
     drawn = random.Random(3).sample(range(rows), rows)
-    permuted = Together(alike, requests, drawn).finish(STEPS)
+    moved = Together(alike)
+    moved.join(requests, drawn)
+    permuted = moved.finish(STEPS)
     some = range(0, rows, max(rows // 8, 1))
     alone = [Together(alike, [requests[at]]).finish(STEPS)[0] for at in some]
     joined = _joining(alike, requests)
@@ -88,21 +94,19 @@ def _arranged(context: Context, model: str) -> bool:
 
 def _joining(runner: Runner, requests: Sequence[Request]) -> list[Target]:
     """Return the targets where requests join one by one, in any row, while others run."""
-    chance, waiting = random.Random(4), [*enumerate(requests)]
-    running: list[tuple[int, int, Together]] = []
+    chance, waiting = random.Random(4), [*range(len(requests))]
+    together, number_of = Together(runner), dict[int, int]()  # by row
     found: dict[int, Target] = {}
     free = [*range(len(requests))]
-    while waiting or running:
-        if waiting and (not running or chance.random() < 0.7):
-            number, request = waiting.pop()
+    while len(found) < len(requests):
+        if waiting and (not together.is_running or chance.random() < 0.7):
             row = free.pop(chance.randrange(len(free)))
-            running.append((number, row, Together(runner, [request], [row])))
-        for number, row, each in running:
-            each.step(chance.choice((1, 2, STEPS)))
-            if not each.is_running:
-                found[number] = tuple(each.targets[row])
-                free.append(row)
-        running = [entry for entry in running if entry[2].is_running]
+            number_of[row] = waiting.pop()
+            together.join([requests[number_of[row]]], [row])
+        _, ended = together.step(chance.choice((1, 2, STEPS)))
+        for row in ended:
+            found[number_of.pop(row)] = tuple(together.targets[row])
+        free += ended
     return [found[number] for number in range(len(requests))]
 
 

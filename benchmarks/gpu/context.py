@@ -1,7 +1,8 @@
 """What every stage is given: where it runs, what is replaced, and how long it may take."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -52,3 +53,20 @@ class Context:
     def pick(self, real: T, tiny: T) -> T:
         """Return the one for this run's size."""
         return tiny if self.is_tiny else real
+
+
+@contextmanager
+def prepared(device: torch.device) -> Iterator[None]:
+    """Infer on a stream of our own, and let nothing be rounded more than it says."""
+    with torch.inference_mode():
+        if device.type != "cuda":
+            yield
+            return
+        matmul = torch.backends.cuda.matmul
+        matmul.allow_tf32 = False
+        matmul.allow_fp16_reduced_precision_reduction = False
+        matmul.allow_bf16_reduced_precision_reduction = False
+        with torch.cuda.device(device):
+            stream = torch.cuda.Stream(priority=-1)  # type: ignore[no-untyped-call]
+            with torch.cuda.stream(stream):
+                yield

@@ -18,6 +18,7 @@ from model.captured.weights import gather
 from model.transformer import EncoderDecoder
 
 _ENTRIES, _BEAMS = 4, 4
+_WINDOW = 24
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,13 +45,24 @@ class Decoder:
         window: steps that are timed together, about the target's length.
     """
 
-    def __init__(self, context: Context, model: str, buckets: Sequence[int], load: Load) -> None:
-        """Allocate for rows of `load` in the largest bucket."""
+    def __init__(
+        self,
+        context: Context,
+        model: str,
+        buckets: Sequence[int],
+        load: Load,
+        window: int = _WINDOW,
+    ) -> None:
+        """Allocate for rows of `load` in the largest bucket.
+
+        Args:
+            window: of steps, at most twice the target's length.
+        """
         self._device, self._load = Lazily(device_of(context)), load
         self._where, described = context.device, context.config(model)
         dtype = shapes.precision(described)
         self.network: EncoderDecoder = shapes.network(described, context.device, dtype)
-        self.window = min(24, 2 * load.target)
+        self.window = min(window, 2 * load.target)
         capacity = load.target + self.window // 2 + 1
         self._slots = max(buckets)
         with self._device.decoding():
@@ -80,6 +92,8 @@ class Decoder:
         """Return the seconds of a step, the mean over a window about the target's length."""
         with self._device.decoding():
             self.begin(rows)
+            if variant in ("beams", "mixed"):
+                self._search(rows)
             return block_s(self.replay(bucket, variant), self._where, self.window)
 
     def uncaptured_s(self, rows: int, bucket: int) -> float:
@@ -128,6 +142,15 @@ class Decoder:
         """Give what follows to the queue that decodes."""
         return self._device.decoding()
 
+    def _search(self, rows: int) -> None:
+        """Let rows search together, as many as the beams of one search."""
+        memory = self._memory
+        count = rows // _BEAMS
+        together = torch.arange(count * _BEAMS, dtype=torch.int32).view(count, _BEAMS)
+        memory.groups[:count, :_BEAMS] = together.to(self._where)
+        memory.groups[:count, -1] = _BEAMS
+        memory.score.zero_()
+
     def begin(self, rows: int) -> None:
         """Let `rows` rows run, in slots that are not in their order, half a window early."""
         memory, slots = self._memory, self._memory.slots
@@ -145,5 +168,7 @@ class Decoder:
         slots.max_position.fill_(slots.ancestors.shape[1])
         slots.is_active.fill_(1)
         slots.is_active[-1] = 0
+        memory.groups.fill_(self._slots)  # no row searches
+        memory.groups[:, -1] = 0
         for cells in (memory.keys, memory.values, memory.source_keys, memory.source_values):
             cells.normal_()

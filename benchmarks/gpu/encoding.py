@@ -20,14 +20,14 @@ from model.captured.encoder import encode
 
 _SOURCE = 350
 _CHUNKS = (8192, 2048, 4096)  # tokens encoded at once
-_STEPS = 300
 
 
 def run(context: Context) -> None:
     """Record the encoder alone, the decode alone, and both on one stream and on two."""
     spin(context.device, 1.0)
     rows, source = context.pick((64, _SOURCE), (4, 8))
-    decoder = Decoder(context, BART, (rows,), Load((source,), context.pick(256, 24)))
+    target, window = context.pick((180, 300), (12, 16))
+    decoder = Decoder(context, BART, (rows,), Load((source,), target), window)
     decoder.capture(rows)
     alone = _steps(context, decoder, rows, None, nullcontext)
     _record(context, alone, rows, "alone")
@@ -102,7 +102,7 @@ def _steps(
         decoder.begin(rows)
         thread.start()
         try:
-            return _gaps(context, decoder.replay(rows), context.pick(_STEPS, 12))
+            return _gaps(context, decoder.replay(rows), decoder.window)
         finally:
             stop.set()
             thread.join()

@@ -1,6 +1,6 @@
 """Captures a step when it is first replayed: a stage needs few of all that a machine may run."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 
 import torch
@@ -44,7 +44,7 @@ class Lazily:
         """As `Device` says."""
         self._device.wait(mark)
 
-    def capture(self, steps: list[Callable[[], None]]) -> list[Graph]:
+    def capture(self, steps: Sequence[Callable[[], None]]) -> list[Graph]:
         """Return graphs that are recorded at their first replay, which then runs once more."""
         return [_Later(step, self._device) for step in steps]
 

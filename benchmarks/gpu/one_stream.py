@@ -29,7 +29,7 @@ def run(context: Context) -> None:
             moments = [time.perf_counter()]
             together = Together(runner, batch(sources, [longest]))
             while together.is_running:
-                if together.step(1):
+                if together.step(1)[0]:
                     moments.append(time.perf_counter())
             if number >= warm_ups:
                 steps = [after - before for before, after in pairwise(moments)]

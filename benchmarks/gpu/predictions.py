@@ -66,6 +66,8 @@ _OTHERS: dict[Named, Range] = {
     ("worst error", "", 0, "cross_attend, float32"): (0, 4e-7, 1e-6),
     ("worst error", "", 0, "cross_attend, float16"): (0, 3e-4, 6e-4),
     ("worst error", "", 0, "cross_attend, bfloat16"): (0, 4e-3, 8e-3),
+    ("capture of a step", OPUS, 64, ""): (0.1, 0.2, 0.4),
+    ("capture of a step", BART, 64, ""): (0.1, 0.2, 0.4),
     ("first token", T5, 1, ""): (1.0, 1.25, 1.5),
     ("between tokens", T5, 1, ""): (0.25, 0.32, 0.4),
     ("product, 512 wide", "", 64, ""): (2.5, 3.5, 4.5),

@@ -35,38 +35,44 @@ def batch(sources: Iterable[Source], new_tokens: Sequence[int], beams: int = 1) 
 
 
 class Together:
-    """Requests that were admitted at once."""
+    """Requests that are decoded together, whenever they join."""
 
-    def __init__(
-        self, runner: Runner, requests: Sequence[Request], first_rows: Sequence[int] | None = None
-    ) -> None:
-        """Admit them.
-
-        Args:
-            first_rows: where each takes its rows; one after the other by default.
-        """
+    def __init__(self, runner: Runner, requests: Sequence[Request] = ()) -> None:
+        """Let requests join, in rows that follow each other."""
         self._runner = runner
-        wide = requests[0].options.rows
-        firsts = first_rows or range(0, wide * len(requests), wide)
-        self.targets: dict[int, list[int]] = {first: [] for first in firsts}
-        self._order = [*self.targets]
-        self._most = dict(zip(firsts, (r.options.max_new_tokens for r in requests), strict=True))
-        runner.admit(
-            [
-                Arrival(tuple(range(first, first + wide)), request.source, request.options)
-                for first, request in zip(firsts, requests, strict=True)
-            ]
-        )
-        self._running = [*self.targets]
+        self.targets: dict[int, list[int]] = {}
+        self._most: dict[int, int] = {}
+        self._running: list[int] = []
+        if requests:
+            wide = requests[0].options.rows
+            self.join(requests, range(0, wide * len(requests), wide))
+
+    def join(self, requests: Sequence[Request], firsts: Sequence[int]) -> None:
+        """Admit requests; each takes its rows from one on, by which it is named."""
+        arrivals = []
+        for first, request in zip(firsts, requests, strict=True):
+            rows = tuple(range(first, first + request.options.rows))
+            arrivals.append(Arrival(rows, request.source, request.options))
+            self.targets[first] = []
+            self._most[first] = request.options.max_new_tokens
+        self._runner.admit(arrivals)
+        self._running += firsts
 
     @property
     def is_running(self) -> bool:
         """Whether any goes on."""
         return bool(self._running)
 
-    def step(self, steps: int) -> int:
-        """Decode up to so many tokens of each; what has ended is released. Returns the tokens."""
-        gained, ended = 0, []
+    def step(self, steps: int) -> tuple[int, list[int]]:
+        """Decode up to so many tokens of each, and release what has ended.
+
+        Returns:
+            How many tokens came, and which have ended.
+
+        Raises:
+            RuntimeError: a row is not finite.
+        """
+        gained, ended = 0, list[int]()
         launched = self._runner.launch(self._running, steps)
         for name, step in zip(self._running, launched.result(), strict=True):
             if not step.is_healthy:
@@ -81,13 +87,13 @@ class Together:
         if ended:
             self._runner.release(ended)
             self._running = [name for name in self._running if name not in {*ended}]
-        return gained
+        return gained, ended
 
     def finish(self, steps: int) -> list[Target]:
-        """Decode all to their ends; returns the targets in the order of the requests."""
+        """Decode all to their ends; returns the targets in the order in which they joined."""
         while self._running:
             self.step(steps)
-        return [tuple(self.targets[name]) for name in self._order]
+        return [tuple(target) for target in self.targets.values()]
 
     def stop(self) -> None:
         """Release what goes on."""

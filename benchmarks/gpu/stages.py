@@ -37,7 +37,7 @@ STAGES = (
     *map(_check, OPERATIONS),
     Stage("gemms", "gemms", 60, 1, "the smallest row bucket"),
     Stage("attention", "attention", 60, 1, "the kernel for each length of source"),
-    Stage("equality", "equality", 40, 1, "captured against eager, the precision of each family"),
+    Stage("equality", "equality", 60, 1, "captured against eager, the precision of each family"),
     Stage("capture", "capture", 80, 1, "replayed against eager, permuted rows, other buckets"),
     Stage("steps", "steps", 80, 1, "decode steps against their limits"),
     Stage("profile", "profiles", 40, 2, "what a step launches"),

@@ -4,7 +4,6 @@ import argparse
 import importlib
 import sys
 from collections.abc import Sequence
-from contextlib import ExitStack
 from pathlib import Path
 
 from benchmarks.gpu import stages
@@ -37,7 +36,7 @@ def main(arguments: Sequence[str]) -> int:
 def _run(options: argparse.Namespace) -> None:
     import torch
 
-    from benchmarks.gpu.context import Context
+    from benchmarks.gpu.context import Context, prepared
 
     (stage,) = (stage for stage in stages.STAGES if stage.name == options.stage)
     context = Context(
@@ -48,23 +47,8 @@ def _run(options: argparse.Namespace) -> None:
         until=options.until - _MARGIN_S,
     )
     module = importlib.import_module(f"benchmarks.gpu.{stage.module}")
-    with ExitStack() as stack:
-        stack.enter_context(torch.inference_mode())
-        if context.is_gpu:
-            _prepare(stack)
+    with prepared(context.device):
         module.run(*(context, stage.part) if stage.part else (context,))
-
-
-def _prepare(stack: ExitStack) -> None:
-    """Work on a stream of our own, and let nothing be rounded more than it says."""
-    import torch
-
-    matmul = torch.backends.cuda.matmul
-    matmul.allow_tf32 = False
-    matmul.allow_fp16_reduced_precision_reduction = False
-    matmul.allow_bf16_reduced_precision_reduction = False
-    stream = torch.cuda.Stream(priority=-1)  # type: ignore[no-untyped-call]
-    stack.enter_context(torch.cuda.stream(stream))
 
 
 if __name__ == "__main__":

@@ -25,8 +25,7 @@ def context(tmp_path: Path) -> Context:
 
 
 def embed(row_slot: Any, slots: Any, table: Any, scale: Any, positions: Any, *rest: Any) -> Any:
-    offset, padding = rest
-    return plain.embed(row_slot, slots, table, scale, positions, offset, None)
+    return plain.embed(row_slot, slots, table, scale, positions, rest[0], None)
 
 
 def add_norm(residual: Any, update: Any, weight: Any, bias: Any, *rest: Any) -> Any:
