@@ -41,7 +41,7 @@ def test_a_tape_runs_again_on_what_its_tensors_hold_now() -> None:
 
 
 def test_a_tape_exposes_a_number_that_changes_and_a_tensor_that_is_rebound() -> None:
-    state = {"number": 1, "tensor": torch.ones(1)}
+    state: dict[str, Any] = {"number": 1, "tensor": torch.ones(1)}
     out = torch.zeros(2)
 
     def step() -> None:
@@ -74,7 +74,7 @@ FORBIDDEN = (  # synchronise with the host, have shapes that depend on data, or 
 )
 
 
-class Lint(TorchDispatchMode):
+class Lint(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Refuses what cannot be captured."""
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -101,7 +101,7 @@ def test_a_step_holds_nothing_that_cannot_be_captured(
 ) -> None:
     subject = captured(**kind)
     steps = subject.machine._steps
-    with Lint():
+    with Lint():  # type: ignore[no-untyped-call]
         steps.run(8, variant)
         subject.memory.take(8)
     with FakeTensorMode(allow_non_fake_inputs=True):  # raises where a shape depends on data
@@ -127,7 +127,7 @@ def test_a_step_holds_nothing_that_cannot_be_captured(
 @torch.inference_mode()
 def test_the_lint_sees_what_it_is_for(offence: Callable[[Tensor], object]) -> None:
     given = torch.ones(4)
-    with pytest.raises(AssertionError), Lint():
+    with pytest.raises(AssertionError), Lint():  # type: ignore[no-untyped-call]
         offence(given)
 
 
@@ -160,11 +160,11 @@ def test_keys_and_values_take_what_the_formula_says() -> None:
         assert sum(pool.nbytes for pool in pools) == 7 * round_up(length, 16) * a_position
 
 
-class Launches(TorchDispatchMode):
+class Launches(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Counts what a device would launch: each operation once, and operators that are no views."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.count, self._is_inside = 0, False
 
     def wrapped(self, operation: Callable[..., Any]) -> Callable[..., Any]:
