@@ -20,7 +20,7 @@ def random_runs(
     rng: random.Random, count: int, *, vocabulary: int = 96, max_tokens: int = 14
 ) -> list[Request]:
     """Requests of every kind that goes on without the host."""
-    found = []
+    found: list[Request] = []
     for index in range(count):
         tokens = rng.randint(1, max_tokens)
         options = DecodingOptions(
