@@ -63,6 +63,10 @@ def parser_of() -> argparse.ArgumentParser:
         metavar="OPERATION=plain",
         help=f"use this form, plain or triton, of {', '.join(OPERATIONS)}",
     )
+    parser.add_argument(
+        "--bucket-min", type=int, metavar="ROWS", help="of the smallest captured step"
+    )
+    parser.add_argument("--commit", default="", help="what is measured, where git cannot say it")
     parser.add_argument("--seconds", type=float, default=CALL_S, help="for all stages together")
     return parser
 
@@ -110,6 +114,8 @@ def _command(
     command = [sys.executable, "-m", "benchmarks.gpu.worker", stage.name, "--until", f"{until:.3f}"]
     command += ["--device", options.device, "--out", str(options.out)]
     command += ["--tiny"] * options.tiny
+    command += [f"--bucket-min={options.bucket_min}"] * (options.bucket_min is not None)
+    command += [f"--commit={options.commit}"] * bool(options.commit)
     return command + [f"--replace={name}={twin}" for name, twin in sorted(replaced.items())]
 
 

@@ -74,6 +74,7 @@ CASES = (
     _even(64, 8, 128),
     _summaries(8),
 )
+_DECIDING = (CASES[0], CASES[1], CASES[3])  # which blocks are read, by how many warps
 _TINY = (_even(4, 2, 17),)
 
 
@@ -81,17 +82,26 @@ def run(context: Context) -> None:
     """Time cross-attention by every kernel, then self-attention by ours and its plain twin."""
     spin(context.device, 1.0)
     cases = context.pick(CASES, _TINY)
-    for case in cases:
-        inputs = _inputs(context, case)
-        for name, attend in _rivals(context, inputs).items():
-            if context.has_time(2):
-                _measure(context, inputs, name, attend)
+    _each(context, cases, _rivals)
     for rows, heads, position in context.pick(((64, 8, 16), (128, 16, 64)), ((4, 2, 5),)):
         _self_attention(context, rows, heads, position)
-    for case in cases if context.is_gpu else ():  # a private operator might end the process
-        if context.has_time(2):
-            inputs = _inputs(context, case)
-            _measure(context, inputs, "flash", _flash(inputs))
+    if context.is_gpu:
+        _each(context, context.pick(_DECIDING, ()), _variants)
+        # Last, since a private operator might end the process.
+        _each(context, cases, lambda _, inputs: {"flash": _flash(inputs)})
+
+
+def _each(
+    context: Context,
+    cases: Sequence[Case],
+    kernels: Callable[[Context, Inputs], dict[str, Attend]],
+) -> None:
+    """Measure kernels over inputs of each case, while there is time."""
+    for case in cases:
+        inputs = _inputs(context, case)
+        for name, attend in kernels(context, inputs).items():
+            if context.has_time(2):
+                _measure(context, inputs, name, attend)
 
 
 def _measure(context: Context, inputs: "Inputs", name: str, attend: Attend) -> None:
@@ -153,6 +163,25 @@ def _ours(chosen: Operations, inputs: Inputs) -> Attend:
     each = states.integers([*range(rows + 1)], inputs.query.device)
     index = (each[:rows], each, inputs.lengths, torch.ones_like(each))
     return lambda keys, values: chosen.cross_attend(inputs.query, keys, values, *index, _SCALE)
+
+
+def _variants(context: Context, inputs: Inputs) -> dict[str, Attend]:
+    """Return our kernel by how much is read at once, by how many warps, and how far ahead."""
+    if machines.operations(context) is plain.OPERATIONS:
+        return {}
+    from model.captured import fused
+
+    each = states.integers([*range(inputs.case.rows + 1)], inputs.query.device)
+    index = (each[:-1], each, inputs.lengths, torch.ones_like(each), _SCALE)
+
+    def variant(block: int, warps: int, stages: int) -> Attend:
+        return lambda keys, values: fused.cross_attend(
+            inputs.query, keys, values, *index, block=block, warps=warps, stages=stages
+        )
+
+    tried = [(block, warps, 1) for block in (64, 32, 128) for warps in (4, 2, 8)]
+    tried += [(64, 4, 3)] if inputs.case.rows * inputs.case.heads < 132 else []
+    return {f"triton, {b} x {w} x {s}": variant(b, w, s) for b, w, s in tried}
 
 
 def _mask(inputs: Inputs) -> Tensor:

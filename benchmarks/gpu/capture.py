@@ -68,7 +68,7 @@ def _arranged(context: Context, model: str) -> bool:
     _without_syncs(context, model, runner, requests)
     together = Together(runner, requests).finish(STEPS)
 
-    one_bucket = CaptureSettings(bucket_min=rows)
+    one_bucket = CaptureSettings(bucket_min=rows, encoder_tokens=1)  # each source alone, too
     alike = machines.captured(context, network, rows, longest, one_bucket)
     expected = Together(alike, requests).finish(STEPS)
     drawn = random.Random(3).sample(range(rows), rows)

@@ -22,6 +22,8 @@ class Context:
     Attributes:
         is_tiny: toy sizes and few repetitions, which prove that everything runs.
         replaced: {operation: implementation}, where not the default one.
+        bucket_min: rows of the smallest captured step, where not the machine's own choice.
+        commit: what is measured, where git cannot say it.
         until: the moment, of `now`, at which the stage would be killed.
     """
 
@@ -30,6 +32,8 @@ class Context:
     replaced: Mapping[str, str]
     records: Records
     until: float
+    bucket_min: int | None = None
+    commit: str = ""
     now: Callable[[], float] = time.monotonic
 
     @property

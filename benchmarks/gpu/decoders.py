@@ -58,10 +58,10 @@ class Decoder:
         Args:
             window: of steps, at most twice the target's length.
         """
-        self._device, self._load = Lazily(device_of(context)), load
         self._where, described = context.device, context.config(model)
         dtype = shapes.precision(described)
         self.network: EncoderDecoder = shapes.network(described, context.device, dtype)
+        self._device, self._load = Lazily(device_of(context)), load  # which awaits the network
         self.window = min(window, 2 * load.target)
         capacity = load.target + self.window // 2 + 1
         self._slots = max(buckets)

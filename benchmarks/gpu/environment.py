@@ -23,7 +23,7 @@ def run(context: Context) -> None:
         "triton": _version("triton"),
         "driver": _driver() if context.is_gpu else "",
         "python": platform.python_version(),
-        "commit": commit(),
+        "commit": context.commit or commit(),
         "is_tiny": context.is_tiny,
         "replaced": dict(context.replaced),
     }

@@ -51,6 +51,8 @@ def captured(
     Raises:
         RuntimeError: steps could not be captured; what ran instead must not be measured.
     """
+    if settings is None and context.bucket_min is not None:
+        settings = CaptureSettings(bucket_min=context.bucket_min)
     runner = Runner(
         network,
         rows=rows,

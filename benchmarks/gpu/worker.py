@@ -22,6 +22,8 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--device", required=True)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--tiny", action="store_true")
+    parser.add_argument("--bucket-min", type=int)
+    parser.add_argument("--commit", default="")
     parser.add_argument("--replace", action="append", default=[])
     options = parser.parse_args(arguments)
     without_public_names()
@@ -45,6 +47,8 @@ def _run(options: argparse.Namespace) -> None:
         replaced=dict(each.split("=") for each in options.replace),
         records=Records(options.out, stage.name, are_compared=options.device != "cpu"),
         until=options.until - _MARGIN_S,
+        bucket_min=options.bucket_min,
+        commit=options.commit,
     )
     module = importlib.import_module(f"benchmarks.gpu.{stage.module}")
     with prepared(context.device):
