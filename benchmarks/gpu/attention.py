@@ -148,7 +148,7 @@ def _inputs(context: Context, case: Case) -> Inputs:
 def _rivals(context: Context, inputs: Inputs) -> dict[str, Attend]:
     """Return every public kernel that could run here, ours first."""
     fused = machines.operations(context)
-    found = {} if fused is plain.OPERATIONS else {"triton": _ours(fused, inputs)}
+    found = {} if fused.cross_attend is plain.cross_attend else {"triton": _ours(fused, inputs)}
     found |= {_PLAIN: _ours(plain.OPERATIONS, inputs), "bmm": _products(inputs)}
     if not context.is_gpu:
         return found | {"math": _pinned(SDPBackend.MATH, inputs)}
@@ -167,7 +167,7 @@ def _ours(chosen: Operations, inputs: Inputs) -> Attend:
 
 def _variants(context: Context, inputs: Inputs) -> dict[str, Attend]:
     """Return our kernel by how much is read at once, by how many warps, and how far ahead."""
-    if machines.operations(context) is plain.OPERATIONS:
+    if machines.operations(context).cross_attend is plain.cross_attend:
         return {}
     from model.captured import fused
 
@@ -255,7 +255,7 @@ def _self_attention(context: Context, rows: int, heads: int, position: int) -> N
     own = each[:, None].expand(-1, capacity).contiguous()
     index = (each[:rows], torch.full_like(each, position), torch.ones_like(each), own, None)
     for name, chosen in {_PLAIN: plain.OPERATIONS, "triton": machines.operations(context)}.items():
-        if name != _PLAIN and chosen is plain.OPERATIONS:
+        if name != _PLAIN and chosen.append_attend is plain.append_attend:
             continue
 
         def attend(chosen: Operations = chosen) -> None:
