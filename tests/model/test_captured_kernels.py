@@ -233,7 +233,7 @@ def launch_all(
         "add_norm_kernel": (4 + 2 * size) * width,
         "append_attend_kernel": 2 * 4096,
         "cross_attend_kernel": 2 * 8192,
-        "pick_kernel": 2 * 4 * 1024,
+        "pick_kernel": 2 * 4 * max(1 << (vocabulary // 32).bit_length(), 1024),
         "advance_kernel": 0,
     }
 
