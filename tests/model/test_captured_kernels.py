@@ -275,3 +275,7 @@ def test_kernels_need_few_registers_and_load_16_bytes_at_once(
                 r"tt\.addptr .*x\d+x!tt\.ptr<.*, tensor<\d+x\d+xi(\d+)>", code.ttir
             )
             assert set(offsets) == {"64"}, name
+    # Warps of a program run apart; what one writes, all have read before.
+    read, _, written = codes["advance_kernel"].ttir.partition("tt.store")
+    assert "tt.load" not in written
+    assert "barrier" in read[read.rindex("tt.load") :]
