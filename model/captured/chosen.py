@@ -1,5 +1,6 @@
 """Which implementation of each operation a device runs, and what replaces one that fails."""
 
+import logging
 from collections.abc import Mapping
 from dataclasses import fields, replace
 from importlib.util import find_spec
@@ -14,6 +15,26 @@ Implementation = Literal["plain", "triton"]
 _NAMES = [field.name for field in fields(Operations)]
 _MIXING = ("append_attend", "cross_attend")  # by heads, whose width the kernels build on
 _HEAD_DIMS = (16, 32, 64, 128)
+logger = logging.getLogger(__name__)
+
+
+def problem(device: torch.device) -> str | None:
+    """Return in a line why Triton's kernels cannot run on `device`; None if they can, for one did.
+
+    Triton may be there and yet find no C compiler, which some of its versions need for a launch.
+    """
+    if find_spec("triton") is None:
+        return "Triton is not installed"
+    if device.type == "cpu":
+        return None  # its interpreter may run
+    try:
+        from model.captured.fused import OPERATIONS
+
+        row = torch.zeros(1, 16, device=device)
+        OPERATIONS.add_norm(row, None, row[0], None, 1.0, "rms", True, torch.float32)
+    except Exception as error:  # whatever compilers and drivers raise
+        return f"Triton cannot run a kernel: {str(error).partition(chr(10))[0]}"
+    return None
 
 
 def chosen(
@@ -22,7 +43,7 @@ def chosen(
     *,
     head_dim: int = 64,
 ) -> Operations:
-    """Return the operations for `device`: Triton's where there is Triton, on a CPU the plain ones.
+    """Return the operations for `device`: Triton's, but on a CPU and where it fails the plain ones.
 
     Args:
         replaced: by the name of an operation, which implementation of it is taken instead.
@@ -34,12 +55,18 @@ def chosen(
     """
     replaced = replaced or {}
     _verify(replaced, head_dim)
-    has_triton = find_spec("triton") is not None and device.type != "cpu"
-    wanted = dict.fromkeys(_NAMES, "triton" if has_triton else "plain")
+    wanted: dict[str, Implementation] = dict.fromkeys(
+        _NAMES, "plain" if device.type == "cpu" else "triton"
+    )
     if head_dim not in _HEAD_DIMS:
         wanted |= dict.fromkeys(_MIXING, "plain")
     wanted |= replaced
     fused = [name for name, implementation in wanted.items() if implementation == "triton"]
+    if fused and (reason := problem(device)) is not None:
+        if asked := [name for name in fused if name in replaced]:
+            raise ValueError(f"{reason}; choose plain for {', '.join(asked)}")
+        logger.warning("%s: steps run PyTorch's operations, and slower", reason)
+        fused = []
     if not fused:
         return plain.OPERATIONS
     from model.captured.fused import OPERATIONS  # where Triton is
@@ -54,10 +81,7 @@ def _verify(replaced: Mapping[str, str], head_dim: int) -> None:
             raise ValueError(f"no operation {name!r}; there are {', '.join(_NAMES)}")
         if implementation not in ("plain", "triton"):
             raise ValueError(f"{name} cannot be {implementation!r}; choose plain or triton")
-        if implementation == "triton":
-            if find_spec("triton") is None:
-                raise ValueError(f"Triton is not installed; install it, or choose plain for {name}")
-            if name in _MIXING and head_dim not in _HEAD_DIMS:
-                raise ValueError(
-                    f"Triton's {name} cannot read heads of {head_dim}; choose plain for it"
-                )
+        if implementation == "triton" and name in _MIXING and head_dim not in _HEAD_DIMS:
+            raise ValueError(
+                f"Triton's {name} cannot read heads of {head_dim}; choose plain for it"
+            )

@@ -12,8 +12,9 @@ from model.captured.memory import Memory
 from model.captured.settings import CaptureSettings
 from model.transformer import EncoderDecoder
 from tests.model.driver import Outcome, Request, random_source
+from tests.model.networks import EOS
 
-PREFIX = (9, 4, 77)
+PREFIX = (9, EOS, 77)  # the end token does not end what begins with it
 
 
 def random_runs(

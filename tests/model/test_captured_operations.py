@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.profiler import profile
 
-from model.captured.chosen import chosen
+from model.captured.chosen import chosen, problem
 from model.captured.operations import Likeliest, NormKind, Operations, Outbox
 from model.captured.plain import OPERATIONS
 from model.layers import RMSNorm
@@ -149,7 +149,13 @@ def test_a_cpu_runs_the_plain_operations() -> None:
     assert chosen(CPU) == OPERATIONS
 
 
+@pytest.fixture
+def triton_works(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("model.captured.chosen.problem", lambda device: None)
+
+
 @NEEDS_TRITON
+@pytest.mark.usefixtures("triton_works")
 def test_another_device_runs_tritons_but_for_what_is_replaced() -> None:
     from model.captured.fused import OPERATIONS as FUSED
 
@@ -160,6 +166,7 @@ def test_another_device_runs_tritons_but_for_what_is_replaced() -> None:
 
 
 @NEEDS_TRITON
+@pytest.mark.usefixtures("triton_works")
 def test_heads_of_another_width_than_a_power_of_two_are_mixed_by_plain_operations() -> None:
     from model.captured.fused import OPERATIONS as FUSED
 
@@ -179,8 +186,28 @@ def test_what_does_not_exist_cannot_be_chosen(replaced: dict[str, str], message:
         choose(CPU, replaced)
 
 
-def test_triton_is_missed_only_where_it_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_triton_a_device_runs_the_plain_operations_and_says_so(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     monkeypatch.setattr("model.captured.chosen.find_spec", lambda name: None)
     assert chosen(GPU) == OPERATIONS
-    with pytest.raises(ValueError, match="Triton is not installed"):
+    assert caplog.messages == [
+        "Triton is not installed: steps run PyTorch's operations, and slower"
+    ]
+    with pytest.raises(ValueError, match="Triton is not installed; choose plain for pick"):
         chosen(GPU, {"pick": "triton"})
+
+
+@NEEDS_TRITON
+def test_a_device_that_cannot_run_a_kernel_says_why_in_a_line() -> None:
+    reason = str(problem(torch.device("xpu")))  # which this PyTorch was not built for
+    assert reason.startswith("Triton cannot run a kernel: ")
+    assert len(reason) > 30
+    assert "\n" not in reason
+
+
+@pytest.mark.gpu
+@NO_GPU
+@NEEDS_TRITON
+def test_triton_runs_here() -> None:
+    assert problem(GPU) is None

@@ -258,7 +258,7 @@ def test_a_poisoned_source_fails_alone_and_harms_nobody_after_it(options: dict[s
         assert [outcome.healthy for outcome in found] == [r.source[1] != POISON for r in turn]
         pairs = [(mine, other) for mine, other in zip(found, expected, strict=True) if mine.healthy]
         assert_alike([mine for mine, _ in pairs], [other for _, other in pairs])
-    assert all(bool(cells.isfinite().all()) for cells in _cells(subject))
+        assert all(bool(cells.isfinite().all()) for cells in _cells(subject))
     assert "0/9 rows, 0/9 sources" in repr(subject)
 
 
@@ -275,19 +275,21 @@ def test_a_run_that_raises_leaves_every_row_as_it_was() -> None:
     subject = CapturedRunner(network, 3)
     subject.admit([_arrival(request)])
     outcome = Outcome()
+    Runner.launch(subject, [0], 3)
     steps, replay = subject.machine._steps, subject.machine._steps.replay
-    left = [7]
+    ancestors = subject.memory.slots.ancestors
+    before, moved = ancestors.clone(), []
 
     def failing(*args: Any) -> None:
-        left[0] -= 1
-        if not left[0]:
+        moved.append(not torch.equal(ancestors[:3, :3], before[:3, :3]))
+        if len(moved) == 5:
             raise MemoryError
         replay(*args)
 
     steps.replay = failing  # type: ignore
-    Runner.launch(subject, [0], 3)
     with pytest.raises(MemoryError):
         Runner.launch(subject, [0], 9)
+    assert moved[-1]
     while not outcome.hypotheses:
         outcome.take(Runner.launch(subject, [0], 9).result()[0])
 
