@@ -86,13 +86,15 @@ def _model(
     runner = machines.captured(context, network, rows, longest)
     for each in batches:
         if context.has_time(6 if context.is_gpu else 0.5):
-            measure(context, model, runner, each)
+            measure(context, model, runner, each, str(dtype))
     if model == OPUS and context.has_time(6 if context.is_gpu else 0.5):
         reference = machines.eager(network, rows, longest)
-        measure(context, model, reference, replace(batches[0], case=f"{TRANSLATION}, eager"))
+        measure(
+            context, model, reference, replace(batches[0], case=f"{TRANSLATION}, eager"), str(dtype)
+        )
 
 
-def measure(context: Context, model: str, runner: Runner, wanted: Batch) -> None:
+def measure(context: Context, model: str, runner: Runner, wanted: Batch, precision: str) -> None:
     """Record the median time to the last row, after warm-ups."""
     warm_ups, runs = context.pick((_WARM_UPS, _RUNS), (1, 2))
     found = [_seconds(context, runner, wanted) for _ in range(warm_ups + runs)][warm_ups:]
@@ -111,6 +113,7 @@ def measure(context: Context, model: str, runner: Runner, wanted: Batch) -> None
         fastest_ms=min(found) * 1e3,
         slowest_ms=max(found) * 1e3,
         tokens=tokens,
+        precision=precision.removeprefix("torch."),
         runs=runs,
         batches_per_s=1 / seconds,
     )

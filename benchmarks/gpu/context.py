@@ -9,7 +9,7 @@ from typing import TypeVar
 import torch
 
 from benchmarks.gpu import shapes
-from benchmarks.gpu.records import Records
+from benchmarks.gpu.records import NoDevice, Records
 from model.config import ModelConfig
 
 T = TypeVar("T")
@@ -57,6 +57,23 @@ class Context:
     def pick(self, real: T, tiny: T) -> T:
         """Return the one for this run's size."""
         return tiny if self.is_tiny else real
+
+
+def existing(name: str) -> torch.device:
+    """Return the device of this name, with its index.
+
+    Raises:
+        NoDevice: it is not there.
+    """
+    device, count = torch.device(name), torch.cuda.device_count()
+    if device.type != "cuda":
+        return device
+    if (device.index or 0) >= count:
+        raise NoDevice(
+            f"device {name} is not there: this build of PyTorch sees {count} GPUs; "
+            "--device cpu --tiny proves that everything runs"
+        )
+    return torch.device("cuda", device.index or 0)
 
 
 @contextmanager

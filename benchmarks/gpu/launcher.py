@@ -72,6 +72,8 @@ def launch(
 ) -> None:
     """Run stages until all have ended or the time is over; how each ended is recorded.
 
+    Without the stage that every call begins with, there are no others.
+
     Args:
         command: what to run for a stage that is killed at a moment of `now`.
         seconds: for all of them; a stage gets its own limit or what is left.
@@ -90,6 +92,8 @@ def launch(
             print("\n".join(ended.said), file=sys.stderr, flush=True)  # noqa: T201
         reason = ended.said[-1] if ended.said and status != OK else ""
         records.add(ENDED, status, seconds=round(now() - began, 1), code=ended.code, reason=reason)
+        if stage.call == 0 and status != OK:
+            return  # no other could do better
 
 
 def _status(code: int | None) -> str:

@@ -12,6 +12,10 @@ FAILED, OK, SKIPPED, TIMED_OUT = "failed", "ok", "skipped", "timed out"
 ENDED = "ended"  # of a stage
 
 
+class NoDevice(Exception):
+    """The device asked for is not there; says what is."""
+
+
 class Skipped(Exception):
     """A stage, or a part of it, that cannot be measured here; says why."""
 

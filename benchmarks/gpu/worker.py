@@ -9,7 +9,7 @@ from pathlib import Path
 from benchmarks.gpu import stages
 from benchmarks.gpu.bare import without_public_names
 from benchmarks.gpu.launcher import SKIPPED_CODE
-from benchmarks.gpu.records import Records, Skipped
+from benchmarks.gpu.records import NoDevice, Records, Skipped
 
 _MARGIN_S = 1.0  # between the end that a stage plans for and its being killed
 
@@ -32,17 +32,18 @@ def main(arguments: Sequence[str]) -> int:
     except Skipped as reason:
         print(reason, file=sys.stderr)  # noqa: T201 - the launcher reads it
         return SKIPPED_CODE
+    except NoDevice as error:
+        print(error, file=sys.stderr)  # noqa: T201 - likewise
+        return 2
     return 0
 
 
 def _run(options: argparse.Namespace) -> None:
-    import torch
-
-    from benchmarks.gpu.context import Context, prepared
+    from benchmarks.gpu.context import Context, existing, prepared
 
     (stage,) = (stage for stage in stages.STAGES if stage.name == options.stage)
     context = Context(
-        device=torch.device(options.device),
+        device=existing(options.device),
         is_tiny=options.tiny,
         replaced=dict(each.split("=") for each in options.replace),
         records=Records(options.out, stage.name, are_compared=options.device != "cpu"),

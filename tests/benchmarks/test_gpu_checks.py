@@ -101,3 +101,38 @@ def test_an_operation_that_is_wrong_fails(
     monkeypatch.setattr(machines, "operations", lambda context: wrong)
     with pytest.raises(Differs, match=f"{operation} differs from its plain twin"):
         kernel_checks.run(context, operation)
+
+
+def test_the_rivals_of_our_attention_compute_the_same(context: Context) -> None:
+    from benchmarks.gpu import attention
+
+    inputs = attention._inputs(context, attention._summaries(3))
+    found: dict[str, Any] = {
+        name: attend(*inputs.caches[0])
+        for name, attend in attention._rivals(context, inputs).items()
+    }
+    expected = found.pop("plain").float()
+    assert found.keys() == {"bmm", "math"}
+    for name, mixed in found.items():
+        assert torch.allclose(mixed.float().view_as(expected), expected, atol=2e-3), name
+
+
+def test_the_private_operator_would_read_each_slot_where_it_lies(context: Context) -> None:
+    from benchmarks.gpu import attention
+
+    inputs = attention._inputs(context, attention._even(3, 2, 17))
+    keys, _ = inputs.caches[0]
+    seen: list[Any] = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            torch.ops.aten,
+            "_flash_attention_forward",
+            lambda *given, **named: seen.append((given, named)),
+        )
+        attention._flash(inputs)(*inputs.caches[0])
+    ((_, packed, _, ends, begins, *_), named) = seen[0]
+    assert ends.tolist() == [0, 1, 2, 3]
+    for row, length in enumerate(named["seqused_k"].tolist()):
+        for head in range(2):
+            positions = packed[int(begins[row]) : int(begins[row]) + length, head]
+            assert torch.equal(positions, keys[row, head, :length])

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.gpu import records, stages
+from benchmarks.gpu import records, stages, worker
 from benchmarks.gpu.__main__ import failed_checks, main, replacements
 from benchmarks.gpu.launcher import SKIPPED_CODE, Ended, launch, run_process
 from benchmarks.gpu.records import Records
@@ -83,6 +83,25 @@ def test_a_stage_knows_when_it_will_be_killed(tmp_path: Path) -> None:
     processes = Processes(clock, a=(10, 0))
     launch([named("a"), named("b")], command, tmp_path / "o", 45, run=processes, now=clock)
     assert moments == [1040, 1045]
+
+
+def test_without_the_device_no_other_stage_runs(tmp_path: Path) -> None:
+    clock = Clock()
+    processes = Processes(clock, environment=(2, 2))
+    chosen = stages.of_call(1, [])
+    path = tmp_path / "o"
+    launch(chosen, lambda stage, until: [stage.name], path, 500, run=processes, now=clock)
+    assert ends(path) == {"environment": "failed"}
+
+
+def test_a_device_that_is_not_there_is_named_in_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
+    arguments = ["environment", "--until", "1e12", "--device", "cuda", "--out", str(tmp_path / "o")]
+    assert worker.main(arguments) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("device cuda is not there: this build of PyTorch sees 0 GPUs; ")
 
 
 def test_a_process_is_killed_at_its_limit_with_what_it_started(tmp_path: Path) -> None:
