@@ -214,6 +214,19 @@ def test_devices_are_named_only_where_backends_are_chosen() -> None:
         assert "cuda" not in path.read_text(), path
 
 
+def test_a_model_is_captured_without_the_servers_packages_and_without_triton() -> None:
+    check = """
+import sys
+sys.modules |= dict.fromkeys(["fastapi", "pydantic", "pydantic_settings", "uvicorn", "triton"])
+from model import BUNDLED, Arrival, DecodingOptions, load
+runner = load(BUNDLED, slots=2, precision="float32", captured=True).runner
+runner.admit([Arrival((0,), (5, 6, 0), DecodingOptions(max_new_tokens=3))])
+print(len(runner.launch([0], 3).result()))
+"""
+    done = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, cwd=ROOT)
+    assert done.stdout == "1\n", done.stderr
+
+
 def test_loading_a_model_imports_no_compiler_and_no_other_framework() -> None:
     check = (
         "import sys; from model import BUNDLED, load; load(BUNDLED); import server.app;"

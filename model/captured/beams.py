@@ -105,7 +105,7 @@ def _following(
     stays = _with_none(position < memory.prefix[slot], False)[rows]
     return _Next(
         rows,
-        rows.where(stays | ~is_live, parents),
+        parents,
         found.where(is_live, found[:, :1]).int(),
         before[rows].where(stays, scores.masked_fill(~is_live, _NEVER)),
     )

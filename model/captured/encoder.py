@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -38,8 +39,9 @@ def encode(
     for places in batches([len(source) for source in sources], most_tokens):
         lengths = [len(sources[place]) for place in places]
         longest = min(round_up(lengths[0], LENGTH_STEP), network.config.max_positions)
-        nothing = [0] * longest  # a token of every vocabulary, and not read
-        padded = [[*sources[place], *nothing][:longest] for place in places]
+        padded = np.zeros((len(places), longest), np.int64)  # what is not read is some token
+        for line, place in zip(padded, places, strict=True):
+            line[: len(sources[place])] = sources[place]
         batch = network.encode(
             on_device(padded, torch.int64, device), on_device(lengths, torch.int64, device)
         )

@@ -66,7 +66,7 @@ class CapturedMachine:
 
         Raises:
             ValueError: the network is one of eight bits, or has too few positions.
-            RuntimeError: the device could not capture a step, or lacks memory.
+            Exception: the device could not capture a step, or lacks memory.
         """
         self.settings = settings = settings or CaptureSettings()
         self._network, self._table, self._chooser = network.eval(), table, chooser
@@ -300,9 +300,15 @@ def captured_machine(
     suppressed: Tensor,
     settings: CaptureSettings,
 ) -> CapturedMachine | None:
-    """Return the machine, or None, with a warning, where the device could not capture its steps."""
+    """Return the machine, or None, with a warning, where the device could not capture its steps.
+
+    Raises:
+        ValueError: as the machine does.
+    """
     try:
         return CapturedMachine(network, rows, max_target, table, chooser, suppressed, settings)
-    except RuntimeError as error:
+    except ValueError:
+        raise
+    except Exception as error:  # compilers of kernels have exceptions of their own
         logger.warning("steps run operator by operator, as capturing them failed: %s", error)
         return None

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -78,8 +79,10 @@ class Sources:
         layers, _, heads, _, head_dim = memory.source_keys.shape
         projected = linear(torch.cat([*latents]), self._projection)
         by_head = projected.view(-1, layers, 2, heads, head_dim)
-        place = [(i, p) for i, n in zip(indices, lengths, strict=True) for p in range(n)]
-        index, position = on_device(place, torch.int64, device).unbind(1)
+        starts = np.cumsum([0, *lengths[:-1]])
+        places = np.repeat([[*indices], starts], lengths, axis=1)
+        places[1] = np.arange(places.shape[1]) - places[1]
+        index, position = on_device(places, torch.int64, device)
         for cells, values in zip(
             (memory.source_keys, memory.source_values), by_head.unbind(2), strict=True
         ):
