@@ -12,6 +12,7 @@ from benchmarks.gpu import records, stages, worker
 from benchmarks.gpu.__main__ import failed_checks, main, replacements
 from benchmarks.gpu.launcher import SKIPPED_CODE, Ended, launch, run_process
 from benchmarks.gpu.records import Records
+from benchmarks.gpu.report import GOALS
 from benchmarks.gpu.stages import CALL_S, NAMES, OPERATIONS, STAGES, Stage
 
 
@@ -191,3 +192,15 @@ def test_each_line_is_written_at_once_with_the_error_of_its_prediction(tmp_path:
     assert line["prediction_error"] == 1.0
     assert not line["is_within_prediction"]
     assert (line["model"], line["rows"], line["share"]) == ("OPUS-MT base", 64, 0.1)
+
+
+def test_the_document_names_every_stage_with_its_call_and_every_goal() -> None:
+    text = (Path(__file__).parents[2] / "docs/gpu.md").read_text(encoding="utf-8")
+    rows = [line.split(" | ") for line in text.splitlines() if line.startswith("| ")]
+    told = {name: call.strip("| ") for call, name, *_ in rows}
+    for stage in STAGES:
+        name = "check-*" if stage.part else stage.name
+        assert told[name] == (str(stage.call) if stage.call else "every"), name
+    for goal in GOALS:
+        bound = f"{goal.bound:.0%}".replace("%", " %") if goal.figure == "share" else ""
+        assert (bound or f"{goal.bound:,.10g}") in text, goal
