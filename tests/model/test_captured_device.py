@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from model import DecodingOptions
+from model import DecodingOptions, Runner
 from model.captured import device, machine
 from model.captured.device import Cuda, Host, Mark
 from model.captured.graph import TapeGraph, _Recorder
@@ -55,8 +55,8 @@ def test_results_wait_unharmed_until_the_host_reads_them(
 ) -> None:
     network = tiny_network()
     requests = random_runs(random.Random(7), 12)
-    prompt = CapturedRunner(network, 14, most=6, late=late)
-    expected = run_together(prompt, requests, random.Random(1))
+    eager = Runner(network, rows=14, max_target=40, latent_bytes=0)
+    expected = run_together(eager, requests, random.Random(1))
     monkeypatch.setattr(machine, "Host", LateHost)
 
     found = run_together(CapturedRunner(network, 14, most=6, late=late), requests, random.Random(1))

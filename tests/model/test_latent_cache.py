@@ -89,7 +89,7 @@ def test_a_latent_that_is_not_finite_is_handed_out_once_and_never_kept() -> None
 class Elsewhere(Tensor):
     """A tensor that says it is on another device."""
 
-    is_cpu = False  # type: ignore[assignment]
+    is_cpu = False
 
 
 def test_a_latent_on_another_device_is_looked_at_when_it_is_asked_for_again() -> None:
