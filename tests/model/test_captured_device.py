@@ -93,7 +93,10 @@ class FakeCuda:
         self.at.pop()
 
     @contextmanager
-    def graph(self, graph: "_Graph", *, pool: str, stream: "_Stream") -> Iterator[None]:
+    def graph(
+        self, graph: "_Graph", *, pool: str, stream: "_Stream", capture_error_mode: str
+    ) -> Iterator[None]:
+        assert capture_error_mode == "thread_local"
         assert (pool, stream.name, self.at[-1].name) == ("pool", "decode", "decode")
         with _Recorder() as recorder:
             yield

@@ -184,6 +184,23 @@ def test_a_search_that_goes_on_by_itself_finds_the_eager_hypotheses(
             assert mine.log_probs == pytest.approx(other.log_probs, abs=1e-4)
 
 
+@pytest.mark.parametrize("name", ["marian", "t5"])
+@pytest.mark.parametrize("wanted", ["average", 1])
+def test_alignments_are_the_eager_ones_and_cost_company_nothing(name: str, wanted: Any) -> None:
+    network = tiny_network(**KINDS[name])
+    rng = random.Random(9)
+    aligned = DecodingOptions(max_new_tokens=8, alignments=wanted)
+    requests = [Request(random_source(rng, 90, 11), aligned), *random_runs(rng, 6)]
+    expected = run_together(eager(network), requests, random.Random(2))
+
+    found = run_together(CapturedRunner(network, 14, most=4), requests, random.Random(2))
+
+    assert_alike(found, expected)
+    assert len(found[0].alignments) == len(found[0].tokens) > 1
+    for mine, other in zip(found[0].alignments, expected[0].alignments, strict=True):
+        assert mine == pytest.approx(other, abs=1e-4)
+
+
 def test_where_hardly_anything_is_possible_fewer_beams_live() -> None:
     network = tiny_network(suppressed=tuple(range(2, 96)))
     request = Request((5, 6, 0), DecodingOptions(max_new_tokens=6, num_beams=4, num_hypotheses=4))
