@@ -21,10 +21,9 @@ def room(target: Target, decoded: int, end: int, max_beams: int) -> int:
         options.repetition_penalty != 1
         or options.no_repeat_ngram_size
         or options.suppressed
-        or options.renormalises
         or options.alternatives
         or target.wants_alignment
-        or (target.wants_scores and not is_beams)
+        or (target.wants_scores and (options.renormalises or not is_beams))
         or options.num_beams > max_beams
         or options.forced_bos == end  # it would end a row that the host goes on with
     ):

@@ -14,6 +14,7 @@ from model import DecodingOptions, Runner
 from model.captured import device, machine
 from model.captured.device import Cuda, Host, Mark
 from model.captured.graph import TapeGraph, _Recorder
+from model.captured.network import product_float32
 from model.layers import attend, attend_fused
 from model.transformer import readable_bias
 from tests.model.captured_runners import CapturedRunner, assert_alike, begin, random_runs
@@ -167,6 +168,16 @@ def test_capturing_keeps_the_collector_off_and_only_meanwhile(
     Cuda(torch.device("cpu")).capture([lambda: seen.append(gc.isenabled())])
     assert seen == [False] * (device.WARM_UPS + 1)
     assert gc.isenabled()
+
+
+@pytest.mark.parametrize("precision", [torch.float16, torch.bfloat16, torch.float32])
+def test_logits_are_not_rounded_to_the_precision_of_the_product(precision: torch.dtype) -> None:
+    generator = torch.Generator().manual_seed(0)
+    hidden, weight = torch.randn(2, 8, 64, generator=generator).to(precision)
+    found = product_float32(hidden, weight)
+    assert torch.equal(found, hidden.float() @ weight.float().t())
+    elsewhere = product_float32(hidden.to("meta"), weight.to("meta"))  # by the devices' own form
+    assert (elsewhere.dtype, elsewhere.shape) == (torch.float32, (8, 8))
 
 
 @pytest.mark.parametrize("is_scaled", [True, False])

@@ -166,13 +166,15 @@ def test_a_search_that_goes_on_by_itself_finds_the_eager_hypotheses(
     assert network.logits_bias is not None
     network.logits_bias[EOS] += end_bias
     rng = random.Random(beams)
-    for early in (True, False, "never"):
+    for early, renormalises in ((True, False), (False, True), ("never", True)):
         options = DecodingOptions(
             max_new_tokens=14,
             num_beams=beams,
             num_hypotheses=beams,
             early_stopping=early,
-            wants_scores=True,
+            renormalises=renormalises,
+            wants_scores=not renormalises,
+            min_new_tokens=rng.choice([0, 6]),
             target_prefix=rng.choice([(), PREFIX]),
         )
         request = Request(random_source(rng, 96, 12), options)
