@@ -11,6 +11,7 @@ from model import DecodingOptions, Runner
 from model.backends import cpu
 from model.captured import device
 from model.captured.settings import CaptureSettings
+from model.decoding.options import EarlyStopping
 from model.eager import EagerMachine
 from model.transformer import EncoderDecoder
 from tests.model.captured_runners import (
@@ -166,7 +167,8 @@ def test_a_search_that_goes_on_by_itself_finds_the_eager_hypotheses(
     assert network.logits_bias is not None
     network.logits_bias[EOS] += end_bias
     rng = random.Random(beams)
-    for early, renormalises in ((True, False), (False, True), ("never", True)):
+    kinds: list[tuple[EarlyStopping, bool]] = [(True, False), (False, True), ("never", True)]
+    for early, renormalises in kinds:
         options = DecodingOptions(
             max_new_tokens=14,
             num_beams=beams,
