@@ -88,6 +88,7 @@ LAYERS = [
     "model.captured.runs",
     "model.machine",
     "model.captured.staging",
+    "model.captured.kinds",
     "model.captured.encoder",
     "model.captured.sources",
     "model.captured.steps",

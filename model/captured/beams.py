@@ -45,7 +45,7 @@ def search(
     Their candidates go to the outbox, their histories to the slots of the rows that take them over.
 
     Args:
-        logits: [rows, vocabulary], of which log-probabilities are made.
+        logits: [rows, vocabulary], of which log-probabilities are made, unless of the filtered.
         filtered: the same, with -inf where a token may not come.
     """
     tokens, log_probs = _candidates(logits, filtered, row_slot, memory)
@@ -68,7 +68,8 @@ def _candidates(
     """Return the best tokens of each row and their log-probabilities, [rows, width]."""
     slots, slot = memory.slots, row_slot.long()
     values, tokens = best_of(filtered, min(memory.candidates.shape[3], filtered.shape[1]))
-    log_probs = logits.log_softmax(1).gather(1, tokens)
+    is_own = memory.renormalises[slot][:, None] > 0
+    log_probs = filtered.where(is_own, logits).log_softmax(1).gather(1, tokens)
     log_probs = log_probs.masked_fill(values == _NEVER, _NEVER)
     position = slots.position[slot].long()
     last = slots.forced.shape[1] - 1

@@ -176,7 +176,9 @@ class Cuda:
             step()
         torch.cuda.synchronize(self.device)
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, pool=self._pool, stream=self._decode):
+        # Another model's thread may use the device meanwhile.
+        mode = "thread_local"
+        with torch.cuda.graph(graph, pool=self._pool, stream=self._decode, capture_error_mode=mode):
             step()
         return graph
 

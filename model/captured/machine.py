@@ -3,7 +3,7 @@
 import logging
 from collections import deque
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 import torch
 from torch import Tensor
@@ -12,6 +12,7 @@ from model.captured.buckets import buckets
 from model.captured.chosen import chosen
 from model.captured.device import Cuda, Device, Host, Mark, on_device
 from model.captured.encoder import encode
+from model.captured.kinds import room, variant
 from model.captured.memory import Memory
 from model.captured.operations import Operations
 from model.captured.runs import Outgoing, Results, Sent
@@ -20,7 +21,6 @@ from model.captured.sources import Sources
 from model.captured.staging import Staging
 from model.captured.steps import Steps, Variant
 from model.captured.weights import gather
-from model.decoding.beam import BeamSearch
 from model.decoding.picks import Picks
 from model.decoding.rows import RowTable
 from model.decoding.search import Search
@@ -152,9 +152,8 @@ class CapturedMachine:
 
     def _wait_for(self, rows: Sequence[int]) -> None:
         """Let the device go on only when the sources of these rows can be read."""
-        for row in rows:
-            mark = self._sources.written(row)
-            if not mark.query():
+        for mark in map(self._sources.pending, rows):
+            if mark is not None:
                 self._device.wait(mark)
 
     def _say(
@@ -179,39 +178,26 @@ class CapturedMachine:
 
     def room(self, target: Target, decoded: int) -> int:
         """As `Machine` says: whatever takes the likeliest token, draws, or searches by beams."""
-        options = target.options
-        is_beams = isinstance(target.search, BeamSearch)
-        if (
-            options.repetition_penalty != 1
-            or options.no_repeat_ngram_size
-            or options.suppressed
-            or options.renormalises
-            or options.alternatives
-            or target.wants_alignment
-            or (target.wants_scores and not is_beams)
-            or options.num_beams > self.settings.max_beams
-            or options.forced_bos == self._config.eos
-        ):
-            return 0
-        limit = target.prefix + options.max_new_tokens
-        if target.wants_scores:  # that of a forced token takes its logits
-            limit = min([limit, *(at for at in target.forced if at >= decoded)])
-        return limit - decoded
+        return room(target, decoded, self._config.eos, self.settings.max_beams)
 
     def run(self, targets: Sequence[Target], rooms: Sequence[int]) -> list[Gain]:
         """As `Machine` says; targets whose sources are not encoded yet gain nothing, if others do.
 
         Results are read while later steps run.
         """
-        marks = [self._sources.written(target.rows[0]) for target in targets]
-        ready = [mark.query() for mark in marks]
-        if not any(ready):
+        marks = [self._sources.pending(target.rows[0]) for target in targets]
+        ready = [mark is None for mark in marks]
+        if not any(ready):  # the device waits for them
             ready = [True] * len(targets)
-        awaited = [mark for mark, runs in zip(marks, ready, strict=True) if not runs]
+        awaited = {
+            id(mark): mark
+            for mark, runs in zip(marks, ready, strict=True)
+            if mark is not None and not runs
+        }
         some = [target for target, runs in zip(targets, ready, strict=True) if runs]
-        limits = [room for room, runs in zip(rooms, ready, strict=True) if runs]
+        limits = [limit for limit, runs in zip(rooms, ready, strict=True) if runs]
         with self._device.decoding():
-            gained = iter(self._run(some, limits, awaited))
+            gained = iter(self._run(some, limits, [*awaited.values()]))
         return [next(gained) if runs else Gain((), True) for runs in ready]
 
     def _run(
@@ -221,19 +207,19 @@ class CapturedMachine:
         rows: list[int] = []
         limits: list[int] = []
         searches: list[tuple[int, Search]] = []
-        for target, room in zip(targets, rooms, strict=True):
+        for target, tokens in zip(targets, rooms, strict=True):
             if target.search is not None:
                 searches.append((len(rows), target.search))
             # In the order of its hypotheses, which the step keeps.
             rows += [target.rows[index] for index in target.order]
-            limits += [self._table.decoded[target.rows[0]] + room] * len(target.rows)
+            limits += [self._table.decoded[target.rows[0]] + tokens] * len(target.rows)
         self._wait_for(rows)
         bucket = self._steps.bucket(len(rows))
         decoded = self._table.decoded
         self._say(rows, [decoded[row] for row in rows], limits, bucket, searches)
         results = Results(targets, [decoded[target.rows[0]] for target in targets])
-        with self._restoring(rows if searches else []):
-            self._follow(results, bucket, _variant(targets), max(rooms), awaited)
+        with self._restoring(rows) if searches else nullcontext():
+            self._follow(results, bucket, variant(targets), max(rooms), awaited)
         return results.gains()
 
     @contextmanager
@@ -252,15 +238,15 @@ class CapturedMachine:
         self,
         results: Results,
         bucket: int,
-        variant: Variant,
+        kind: Variant,
         most: int,
         awaited: Sequence[Mark],
     ) -> None:
         """Replay steps until no target goes on or others may, and read them late."""
         flying: deque[Sent] = deque()
-        self._box.begin(wants_candidates=variant in _SEARCHES)
+        self._box.begin(wants_candidates=kind in _SEARCHES)
         for _ in range(most):
-            self._steps.replay(bucket, variant)
+            self._steps.replay(bucket, kind)
             flying.append(self._box.send())
             is_late = len(flying) > self.settings.late
             if is_late and not results.take(*flying.popleft().read()):
@@ -282,13 +268,6 @@ class CapturedMachine:
             f"<CapturedMachine {bound}/{self._slots} rows, "
             f"{len(self._sources)}/{self._slots} sources, steps of {steps} rows>"
         )
-
-
-def _variant(targets: Sequence[Target]) -> Variant:
-    draws = any(target.options.samples for target in targets)
-    if any(target.search is not None for target in targets):
-        return "mixed" if draws else "beams"
-    return "draws" if draws else "greedy"
 
 
 def captured_machine(

@@ -23,7 +23,7 @@ RECORD = np.dtype(  # what the host says of a row: the slot it runs in, and what
         ("top_k", "i4"),
         ("temperature", "f4"),
         ("top_p", "f4"),
-        ("padding", "i4"),
+        ("renormalises", "i4"),
     ]
 )
 WIDE, SLOT, NUMBERS = 2, 4, 5  # its columns of 8 bytes; of 4 bytes, where the others begin
@@ -41,7 +41,8 @@ class Memory:
         source_keys, source_values: [layers, slots + 1, heads, S, head_dim].
         source_length: [slots + 1] int32, by source.
         slots, outbox: as `operations` says; the positions of `forced` are all T.
-        source_of_slot, prefix, top_k: [slots + 1] int32; `prefix` is how many tokens are known.
+        source_of_slot, prefix, top_k, renormalises: [slots + 1] int32; `prefix` is how many tokens
+            are known, `renormalises` whether a search adds up what filters left.
         temperature, top_p: [slots + 1] float32, of slots that draw; temperature 0 of others.
         seed: [slots + 1] int64, the bits of an unsigned one.
         score: [slots + 1] float64, of the hypothesis that a slot holds; -inf where it holds none.
@@ -104,7 +105,7 @@ class Memory:
             forced=numbers(count, capacity).fill_(-1),
         )
         self.source_of_slot, self.prefix = by_name["source"], by_name["prefix"]
-        self.top_k = by_name["top_k"]
+        self.top_k, self.renormalises = by_name["top_k"], by_name["renormalises"]
         self.temperature = by_name["temperature"].view(torch.float32)
         self.top_p = by_name["top_p"].view(torch.float32)
         self.seed, self.score = self.wide[0], self.wide[1].view(torch.float64)

@@ -17,7 +17,7 @@ from model.latent_cache import Source
 @dataclass(slots=True)
 class _Held:
     index: int
-    written: Mark
+    written: Mark | None  # after which it can be read; None once that has been seen
     rows: int = 0  # that read it
     is_clean: bool = True
 
@@ -55,9 +55,12 @@ class Sources:
         """Return where the source of a row is."""
         return self._held[self._source_of[row]].index
 
-    def written(self, row: int) -> Mark:
-        """Return the mark after which the source of a row can be read."""
-        return self._held[self._source_of[row]].written
+    def pending(self, row: int) -> Mark | None:
+        """Return the mark after which the source of a row can be read, unless it can be now."""
+        held = self._held[self._source_of[row]]
+        if held.written is not None and held.written.query():
+            held.written = None
+        return held.written
 
     def add(self, sources: Sequence[Source], latents: Sequence[Tensor]) -> None:
         """Take in sources by their latents [length, width]; nothing waits for the device."""

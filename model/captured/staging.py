@@ -44,6 +44,7 @@ class Staging:
         record["seed"] = options.seed
         record["temperature"], record["top_p"] = options.temperature, options.top_p
         record["top_k"] = options.top_k
+        record["renormalises"] = options.renormalises
         record["is_active"] = 1
         forced = forced_tokens(options) | dict(enumerate(prefix))
         for position in self._forced.pop(slot, ()):

@@ -208,7 +208,14 @@ def check_independence(operations: Operations, device: torch.device, dtype: torc
         )
         each = ints([0] * (SLOTS + 1), device)
         read = operations.cross_attend(
-            own[:, : heads * head_dim].contiguous(), keys, keys, place, each, each + 21, state[1], 1
+            own[:, : heads * head_dim].contiguous(),
+            keys,
+            keys,
+            place,
+            each,
+            each + 21,
+            state[1],
+            1.0,
         )
         found.append({slot: (mixed[row], read[row]) for row, slot in enumerate(rows)})
     for other in found[1:]:

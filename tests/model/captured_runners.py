@@ -56,6 +56,7 @@ def _kind(rng: random.Random) -> dict[str, Any]:
         "num_hypotheses": rng.randint(1, beams),
         "length_penalty": rng.choice([0.0, 1.0, 2.0]),
         "early_stopping": rng.choice([True, False, "never"]),
+        "renormalises": rng.choice([True, False]),
         "wants_scores": rng.random() < 0.5,
     }
 

@@ -238,6 +238,13 @@ def launch_all(
     }
 
 
+def offsets(code: Code, rank: int) -> list[int]:
+    """Return of how many bits the offsets are by which tensors of addresses are reached."""
+    shape = r"(?:\d+x)" + f"{{{rank}}}"
+    pattern = rf"tt\.addptr .*tensor<{shape}!tt\.ptr<.*, tensor<{shape}i(\d+)>"
+    return [int(bits) for bits in re.findall(pattern, code.ttir)]
+
+
 @pytest.mark.skipif(
     not all((TOOLS / tool).exists() for tool in ("ptxas", "cuobjdump")),
     reason="this Triton has no ptxas or no cuobjdump",
@@ -271,10 +278,10 @@ def test_kernels_need_few_registers_and_load_16_bytes_at_once(
         assert usage["REG"] <= 128, (name, usage)
         assert code.wide_bytes() >= wide[name], name
         if "attend" in name:  # cells may lie beyond 2^31
-            offsets = re.findall(
-                r"tt\.addptr .*x\d+x!tt\.ptr<.*, tensor<\d+x\d+xi(\d+)>", code.ttir
-            )
-            assert set(offsets) == {"64"}, name
+            assert set(offsets(code, 2)) == {64}, name
+    assert offsets(codes["append_attend_kernel"], 1).count(64) == 2  # key and value written
+    cross = codes["cross_attend_kernel"]
+    assert ("cp.async" in cross.ptx) == (cross.constants["STAGES"] > 1)
     # Warps of a program run apart; what one writes, all have read before.
     read, _, written = codes["advance_kernel"].ttir.partition("tt.store")
     assert "tt.load" not in written

@@ -11,6 +11,7 @@ from model import DecodingOptions, Runner
 from model.backends import cpu
 from model.captured import device
 from model.captured.settings import CaptureSettings
+from model.decoding.options import EarlyStopping
 from model.eager import EagerMachine
 from model.transformer import EncoderDecoder
 from tests.model.captured_runners import (
@@ -166,13 +167,16 @@ def test_a_search_that_goes_on_by_itself_finds_the_eager_hypotheses(
     assert network.logits_bias is not None
     network.logits_bias[EOS] += end_bias
     rng = random.Random(beams)
-    for early in (True, False, "never"):
+    kinds: list[tuple[EarlyStopping, bool]] = [(True, False), (False, True), ("never", True)]
+    for early, renormalises in kinds:
         options = DecodingOptions(
             max_new_tokens=14,
             num_beams=beams,
             num_hypotheses=beams,
             early_stopping=early,
-            wants_scores=True,
+            renormalises=renormalises,
+            wants_scores=not renormalises,
+            min_new_tokens=rng.choice([0, 6]),
             target_prefix=rng.choice([(), PREFIX]),
         )
         request = Request(random_source(rng, 96, 12), options)
@@ -182,6 +186,23 @@ def test_a_search_that_goes_on_by_itself_finds_the_eager_hypotheses(
         for mine, other in zip(found, expected, strict=True):
             assert mine.score == pytest.approx(other.score, abs=1e-4)
             assert mine.log_probs == pytest.approx(other.log_probs, abs=1e-4)
+
+
+@pytest.mark.parametrize("name", ["marian", "t5"])
+@pytest.mark.parametrize("wanted", ["average", 1])
+def test_alignments_are_the_eager_ones_and_cost_company_nothing(name: str, wanted: Any) -> None:
+    network = tiny_network(**KINDS[name])
+    rng = random.Random(9)
+    aligned = DecodingOptions(max_new_tokens=8, alignments=wanted)
+    requests = [Request(random_source(rng, 90, 11), aligned), *random_runs(rng, 6)]
+    expected = run_together(eager(network), requests, random.Random(2))
+
+    found = run_together(CapturedRunner(network, 14, most=4), requests, random.Random(2))
+
+    assert_alike(found, expected)
+    assert len(found[0].alignments) == len(found[0].tokens) > 1
+    for mine, other in zip(found[0].alignments, expected[0].alignments, strict=True):
+        assert mine == pytest.approx(other, abs=1e-4)
 
 
 def test_where_hardly_anything_is_possible_fewer_beams_live() -> None:
