@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 
+from benchmarks.gpu import machines
 from benchmarks.gpu.context import Context
 
 _ROOT = Path(__file__).parents[2]
@@ -25,7 +26,7 @@ def run(context: Context) -> None:
         "python": platform.python_version(),
         "commit": context.commit or commit(),
         "is_tiny": context.is_tiny,
-        "replaced": dict(context.replaced),
+        "plain": machines.plain_ones(machines.operations(context)),
     }
     context.records.add("device", device_name(context.device), **details)
 

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from benchmarks.gpu import machines, states
 from benchmarks.gpu.context import Context
+from benchmarks.gpu.records import Skipped
 from benchmarks.gpu.states import Sizes
 from model.captured import plain
 from model.captured.operations import Likeliest, NormKind, Operations
@@ -28,8 +29,11 @@ def run(context: Context, part: str) -> None:
 
     Raises:
         Differs: after every case was recorded.
+        Skipped: there is no kernel to check.
     """
     operations = machines.operations(context)
+    if context.is_gpu and part in machines.plain_ones(operations):
+        raise Skipped(f"{part} runs in its plain form: Triton is missing, or cannot run here")
     size = states.sizes(context.pick(256, 48))
     wrong, worst = [], dict[str, float]()  # by precision, or whatever else begins a case
     for case, error, allowed in CHECKS[part](operations, size, context.device):

@@ -4,6 +4,8 @@ from dataclasses import replace
 from typing import cast
 
 from benchmarks.gpu.context import Context
+from benchmarks.gpu.stages import OPERATIONS
+from model.captured import plain
 from model.captured.chosen import Implementation, chosen
 from model.captured.device import Cuda, Device, Host
 from model.captured.operations import Operations
@@ -15,6 +17,15 @@ from model.transformer import EncoderDecoder
 def operations(context: Context) -> Operations:
     """Return those of the device, some replaced as the command asks."""
     return chosen(context.device, replaced(context))
+
+
+def plain_ones(chosen_operations: Operations) -> list[str]:
+    """Return the names of operations that run in their plain form."""
+    return [
+        name
+        for name in OPERATIONS
+        if getattr(chosen_operations, name) is getattr(plain.OPERATIONS, name)
+    ]
 
 
 def replaced(context: Context) -> dict[str, Implementation]:

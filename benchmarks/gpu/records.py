@@ -1,8 +1,8 @@
 """Figures as lines of JSON, each written when it is known; with what was predicted of it."""
 
 import json
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ class Records:
     path: Path
     stage: str
     are_compared: bool = True  # with what was predicted
+    replaced: Mapping[str, str] = field(default_factory=dict)  # what figures came about with
 
     def add(
         self,
@@ -48,6 +49,7 @@ class Records:
         named = {"model": model, "rows": rows, "case": case}
         line |= {key: named_as for key, named_as in named.items() if named_as}
         line |= {"value": value, "unit": unit} | details
+        line |= {"replaced": dict(self.replaced)} if self.replaced else {}
         line |= compared(line) if self.are_compared else {}
         with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(line, ensure_ascii=False) + "\n")

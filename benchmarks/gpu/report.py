@@ -83,8 +83,7 @@ def _device(lines: Sequence[Line]) -> str:
     line = found[0]
     told = f"{line['value']}, torch {line['torch']}, triton {line['triton'] or 'none'}"
     told += f", driver {line['driver'] or 'none'}, commit {line['commit'] or 'unknown'}"
-    if line["replaced"]:
-        told += f", replaced: {line['replaced']}"
+    told += f"\nplain forms of: {', '.join(line['plain']) or 'no operation'}"
     toy = "\ntoy sizes: no figure below means anything, only that it could be measured"
     return told + toy * bool(line["is_tiny"])
 
@@ -98,7 +97,10 @@ def _stages(lines: Sequence[Line]) -> str:
         for line in ended
         if line["value"] != OK
     ]
-    return "\n".join([f"ended well: {', '.join(well) or 'no stage'}", *map(str.rstrip, rest)])
+    told = [f"ended well: {', '.join(well) or 'no stage'}", *map(str.rstrip, rest)]
+    by_stage = {line["stage"]: line["replaced"] for line in lines if "replaced" in line}
+    told += [f"{stage}: with {replaced}" for stage, replaced in by_stage.items()]
+    return "\n".join(told)
 
 
 def _equality(lines: Sequence[Line]) -> str:

@@ -42,11 +42,12 @@ def _run(options: argparse.Namespace) -> None:
     from benchmarks.gpu.context import Context, existing, prepared
 
     (stage,) = (stage for stage in stages.STAGES if stage.name == options.stage)
+    replaced = dict(each.split("=") for each in options.replace)
     context = Context(
         device=existing(options.device),
         is_tiny=options.tiny,
-        replaced=dict(each.split("=") for each in options.replace),
-        records=Records(options.out, stage.name, are_compared=options.device != "cpu"),
+        replaced=replaced,
+        records=Records(options.out, stage.name, options.device != "cpu", replaced),
         until=options.until - _MARGIN_S,
         bucket_min=options.bucket_min,
         commit=options.commit,

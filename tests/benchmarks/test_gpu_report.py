@@ -76,7 +76,7 @@ def test_the_report_says_what_was_measured_what_failed_and_which_predictions_wer
         triton="3.6.0",
         driver="580",
         commit="abc",
-        replaced={"pick": "plain"},
+        plain=["pick"],
         is_tiny=False,
     ) | {"value": "H100"}
     ended = [
@@ -85,11 +85,16 @@ def test_the_report_says_what_was_measured_what_failed_and_which_predictions_wer
         | {"stage": "gemms", "value": "failed"},
     ]
     equal = line("tokens equal", 0.984, "of rows", model=OPUS, rows=64, case="float16")
+    equal["replaced"] = {"pick": "plain"}
     wrong = {"predicted": [1, 2, 3], "prediction_error": 2.0, "is_within_prediction": False}
     figure = line("launch", 6.0, "us", case="torch") | wrong
     told = report([device, *ended, equal, figure])
-    assert "H100, torch 2.11.0, triton 3.6.0, driver 580, commit abc, replaced:" in told
-    assert "ended well: probe\ngemms: failed after 4 s no kernel" in told
+    assert (
+        "H100, torch 2.11.0, triton 3.6.0, driver 580, commit abc\nplain forms of: pick\n" in told
+    )
+    assert (
+        "ended well: probe\ngemms: failed after 4 s no kernel\ns: with {'pick': 'plain'}\n" in told
+    )
     assert "| tokens equal | OPUS-MT base, 64 rows, float16 | 98.4% |" in told
     assert "0 of 1 figures within their prediction\n  launch (torch): 6 us, predicted 2" in told
     assert "error +200%" in told
@@ -98,7 +103,7 @@ def test_the_report_says_what_was_measured_what_failed_and_which_predictions_wer
 def test_a_toy_run_says_that_its_figures_mean_nothing() -> None:
     told = report(
         [
-            line("device", None, "", torch="", triton="", driver="", commit="", replaced={})
+            line("device", None, "", torch="", triton="", driver="", commit="", plain=[])
             | {"value": "CPU", "is_tiny": True}
         ]
     )
