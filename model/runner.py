@@ -151,8 +151,8 @@ class Runner:
         """Decode one token in every row of the targets named by their first rows, or several.
 
         Args:
-            steps: how many at most. With more than 1, targets that take the likeliest token may
-                gain several: up to their end, their limit, or an interruption.
+            steps: how many at most. With more than 1, targets of which the machine needs nothing
+                else meanwhile may gain several: up to their end, their limit, or an interruption.
         """
         ordered = sorted(names)  # of their rows: what follows each other is read without a copy
         targets = [self._targets[name] for name in ordered]

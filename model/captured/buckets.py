@@ -13,11 +13,11 @@ def buckets(slots: int, smallest: int = SMALLEST) -> tuple[int, ...]:
     """
     if slots < 1 or smallest < 1:
         raise ValueError(f"buckets of {smallest} rows and more for {slots} slots")
-    found, rows = [], smallest
+    found, rows = [], min(smallest, max(slots, SMALLEST))
     while rows < slots:
         found.append(rows)
         rows *= 2
-    return (*found, max(rows, slots) if rows == smallest else slots)
+    return (*found, slots if found else rows)
 
 
 def bucket_of(rows: int, captured: Sequence[int]) -> int:
