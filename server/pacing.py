@@ -79,11 +79,16 @@ class Pacer:
 
 
 def rows_by_step(rows: Mapping[int, int], steps: Sequence[tuple[int, Step]]) -> list[int]:
-    """Return how many rows each step of a launch had; a target of several rows takes one step.
+    """Return how many rows each step of a launch had.
 
     Args:
         rows: by name, of all that were launched.
     """
-    tokens = [len(step.tokens) for name, step in steps if rows[name] == 1]
-    later = range(1, max(tokens, default=1))
-    return [sum(rows.values()), *(sum(count > place for count in tokens) for place in later)]
+    taken = [
+        (rows[name], len(step.tokens) if rows[name] == 1 else step.steps) for name, step in steps
+    ]
+    later = range(1, max((count for _, count in taken), default=1))
+    return [
+        sum(rows.values()),
+        *(sum(size for size, count in taken if count > place) for place in later),
+    ]

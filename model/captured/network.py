@@ -141,7 +141,8 @@ class Decoder:
 
     def _feed(self, layer: Layer, hidden: Tensor) -> Tensor:
         config, up = self._weights.config, layer.up
-        if config.activation == "relu" and not config.is_gated and up.bias is not None:
+        if config.activation == "relu" and not config.is_gated:
+            assert up.bias is not None
             # In the product's own kernel. There is no such form of other activations: its GELU is
             # the approximation by tanh.
             raised = torch._addmm_activation(up.bias, hidden, up.weight.t())

@@ -35,7 +35,10 @@ class Norm:
 
 @dataclass(frozen=True, slots=True)
 class Layer:
-    """One decoder layer; `qkv` is query, key and value, `up` the gate and it where there is one."""
+    """One decoder layer.
+
+    `qkv` is query, key and value; `up` is the gate and it where there is one, else it has a bias.
+    """
 
     qkv: Linear
     out: Linear
@@ -108,7 +111,9 @@ def gather(network: EncoderDecoder, max_target: int) -> Weights:
 
 def _layer(layer: DecoderLayer) -> Layer:
     attention, cross, feed_forward = layer.attention, layer.cross, layer.feed_forward
-    up = [feed_forward.up] if feed_forward.gate is None else [feed_forward.gate, feed_forward.up]
+    up = _joined([each for each in (feed_forward.gate, feed_forward.up) if each is not None])
+    if up.bias is None and feed_forward.gate is None:  # one that joins an activation to the product
+        up = Linear(up.weight, up.weight.new_zeros(len(up.weight)))
     return Layer(
         qkv=_joined([attention.query, attention.key, attention.value]),
         out=_joined([attention.out]),
@@ -116,7 +121,7 @@ def _layer(layer: DecoderLayer) -> Layer:
         cross_query=_joined([cross.query]),
         cross_out=_joined([cross.out]),
         cross_norm=_required(layer.cross_branch.norm),
-        up=_joined(up),
+        up=up,
         down=_joined([feed_forward.down]),
         feed_forward_norm=_required(layer.feed_forward_branch.norm),
     )

@@ -23,6 +23,7 @@ class Step(NamedTuple):
         hypotheses: what a search has found, best first, once it has ended. The first begins with
             all tokens that were reported.
         is_healthy: whether no row produced a NaN or an infinity; nothing else counts if one did.
+        steps: how many a search took that went on by itself.
     """
 
     tokens: tuple[int, ...] = ()
@@ -31,6 +32,7 @@ class Step(NamedTuple):
     preview: tuple[int, ...] = ()
     hypotheses: tuple[Hypothesis, ...] = ()
     is_healthy: bool = True
+    steps: int = 1
 
 
 class Move(NamedTuple):
@@ -194,7 +196,7 @@ def searched(
         The step, and by row of the target all tokens that it holds now.
     """
     assert target.search is not None
-    step = _reported(target, target.search, search)
+    step = _reported(target, target.search, search)._replace(steps=steps)
     known = target.options.target_prefix[: decoded + steps]
     lines = [known + search.live[0].tokens] * len(target.rows)
     for index, hypothesis in zip(target.order, search.live, strict=False):

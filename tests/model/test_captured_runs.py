@@ -379,3 +379,15 @@ def test_an_eight_bit_network_is_not_captured() -> None:
 def test_no_more_positions_are_held_than_the_network_has() -> None:
     with pytest.raises(ValueError, match="targets of 513 tokens; the network has 512 positions"):
         Runner(tiny_network(), rows=1, max_target=513, latent_bytes=0, captured=True)
+
+
+def test_a_search_says_how_many_steps_it_took() -> None:
+    subject = CapturedRunner(tiny_network(), 4)
+    options = DecodingOptions(max_new_tokens=20, min_new_tokens=9, num_beams=3)
+    request = Request((5, 6, 7, 0), options)
+    subject.admit([_arrival(request)])
+    assert [Runner.launch(subject, [0], steps).result()[0].steps for steps in (5, 1, 2)] == [
+        5,
+        1,
+        2,
+    ]

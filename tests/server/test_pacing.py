@@ -3,9 +3,9 @@ from itertools import pairwise
 
 import pytest
 
-from model import DecodingOptions
+from model import DecodingOptions, Step
 from server.generation import Finish, Generation
-from server.pacing import MOST_STEPS, Pacer, period_s, steps_at_once
+from server.pacing import MOST_STEPS, Pacer, period_s, rows_by_step, steps_at_once
 
 
 def generation(identity: int, *, streams: bool = True) -> Generation:
@@ -88,3 +88,8 @@ def test_streams_that_become_few_are_told_every_token_again() -> None:
     pacer.due([subject], 64, 0.0)
     assert pacer.due([subject], 2, 0.2) == [subject]
     assert pacer.due([subject], 2, 0.2001) == [subject]
+
+
+def test_steps_of_searches_are_counted_as_they_say_and_others_by_their_tokens() -> None:
+    found = [(0, Step((5, 6, 7))), (1, Step((5,), steps=2)), (4, Step())]
+    assert rows_by_step({0: 1, 1: 3, 4: 1}, found) == [5, 4, 1]
