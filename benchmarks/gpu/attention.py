@@ -80,7 +80,7 @@ _TINY = (_even(4, 2, 17),)
 
 def run(context: Context) -> None:
     """Time cross-attention by every kernel, then self-attention by ours and its plain twin."""
-    spin(context.device, 1.0)
+    spin(context.device)
     cases = context.pick(CASES, _TINY)
     _each(context, cases, _rivals)
     for rows, heads, position in context.pick(((64, 8, 16), (128, 16, 64)), ((4, 2, 5),)):

@@ -60,7 +60,7 @@ def _tiny() -> list[Batch]:
 
 def run(context: Context) -> None:
     """Time the published protocol by rows, then translations, greedy and by beams."""
-    spin(context.device, 1.0)
+    spin(context.device)
     summaries = [batch for rows in (64, 128, 32) for batch in published(rows)]
     _model(context, BART, summaries, _tiny(), torch.bfloat16)  # as those who published
     for model, source in _TRANSLATED.items():

@@ -24,7 +24,7 @@ _CHUNKS = (8192, 2048, 4096)  # tokens encoded at once
 
 def run(context: Context) -> None:
     """Record the encoder alone, the decode alone, and both on one stream and on two."""
-    spin(context.device, 1.0)
+    spin(context.device)
     rows, source = context.pick((64, _SOURCE), (4, 8))
     target, window = context.pick((180, 300), (12, 16))
     decoder = Decoder(context, BART, (rows,), Load((source,), target), window)

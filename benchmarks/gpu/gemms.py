@@ -37,7 +37,7 @@ def products(width: int, hidden: int) -> list[Product]:
 
 def run(context: Context) -> None:
     """Time them; whether small buckets are worth having follows."""
-    spin(context.device, 1.0)
+    spin(context.device)
     found: dict[tuple[int, int, str], float] = {}
     for rows in context.pick(_ROWS, (8, 2)):
         for model in (OPUS, BART):  # T5-small and NLLB have the same dimensions

@@ -16,7 +16,7 @@ _WARM_UPS, _RUNS = 5, 20
 
 def run(context: Context) -> None:
     """Time the first token and the gaps between the others, one step to a launch."""
-    spin(context.device, 1.0)
+    spin(context.device)
     for model, source in _SOURCES.items():
         warm_ups, runs, longest = context.pick((_WARM_UPS, _RUNS, 64), (1, 2, 6))
         length = context.pick(source, 9)

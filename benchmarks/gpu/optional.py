@@ -53,7 +53,7 @@ def run(context: Context) -> None:
     """
     if not context.is_gpu:
         raise Skipped("PyTorch's compiler is tried on a GPU only")
-    spin(context.device, 1.0)
+    spin(context.device)
     for model in (OPUS, BART):
         ours = Branch(context, model, machines.operations(context))
         theirs = Branch(context, model, plain.OPERATIONS)

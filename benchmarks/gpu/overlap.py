@@ -20,7 +20,7 @@ _STEPS, _LATE = (1, 2, 4, 8), (1, 0, 2)
 
 def run(context: Context) -> None:
     """Compare a step through a runner with the device's own, which is never faster."""
-    spin(context.device, 1.0)
+    spin(context.device)
     for model, real in _LOADS.items():
         rows, load = context.pick((64, real), (4, _TINY))
         described = context.config(model)

@@ -10,7 +10,7 @@ _ADDS = 200
 
 def run(context: Context) -> None:
     """Measure the constants that all predictions rest on."""
-    spin(context.device, 1.0)
+    spin(context.device)
     _copy(context)
     _product(context)
     _launches(context)

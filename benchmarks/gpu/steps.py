@@ -33,7 +33,7 @@ _ROOM_S = 4.0  # that a model with its captures takes at least
 
 def run(context: Context) -> None:
     """Time them: replayed, in a larger bucket, by other variants, and not captured."""
-    spin(context.device, 1.0)
+    spin(context.device)
     smallest = context.pick(8, 2)
     for case in context.pick(CASES, _TINY):
         if not context.has_time(_ROOM_S):

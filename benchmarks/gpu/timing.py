@@ -8,6 +8,7 @@ import torch
 
 Run = Callable[[], object]
 BLOCKS = 5  # medians are taken over them
+SPIN_S = 1.0
 _BLOCK_S = {"cuda": 0.02, "cpu": 0.001}  # that a block takes at least
 
 
@@ -17,15 +18,14 @@ def synchronise(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
-def spin(device: torch.device, seconds: float) -> None:
+def spin(device: torch.device) -> None:
     """Keep a GPU busy, so that its clocks are up when something is timed."""
-    if device.type == "cuda":
+    until = time.monotonic() + SPIN_S
+    while device.type == "cuda" and time.monotonic() < until:
         square = torch.randn(4096, 4096, device=device, dtype=torch.bfloat16)
-        until = time.monotonic() + seconds
-        while time.monotonic() < until:
-            for _ in range(20):
-                square @ square
-            synchronise(device)
+        for _ in range(20):
+            square @ square
+        synchronise(device)
 
 
 def replayable(run: Run, device: torch.device) -> Run:
