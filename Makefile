@@ -2,7 +2,7 @@
 # On x86 Linux the ordinary package index brings CUDA builds of PyTorch (gigabytes). For a CPU:
 #   make install TORCH_INDEX_URL=https://download.pytorch.org/whl/cpu
 .DEFAULT_GOAL := check
-.PHONY: install serve format lint types test check bench image
+.PHONY: install serve format lint types test check bench gpu-bench image
 PYTHON ?= python3
 TORCH ?= torch==2.13.0
 TORCH_INDEX_URL ?=
@@ -62,6 +62,9 @@ check: lint types test    ## what CI runs, nothing else
 bench: .venv/bench        ## measure Stele beside its peers; make bench ARGS="--quick"
 	-$(MAKE) .venv-libretranslate/ready
 	$(BIN)/stele bench $(ARGS)
+
+gpu-bench: .venv/installed  ## measure on a GPU, docs/gpu.md; make gpu-bench ARGS="--device cpu --tiny"
+	$(BIN)/python -m benchmarks.gpu $(ARGS)
 
 image:                    ## build the container image
 	docker build -t stele .

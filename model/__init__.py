@@ -18,6 +18,7 @@ from model.building import (
     model_config,
     outline,
 )
+from model.captured.settings import CaptureSettings
 from model.checkpoint import Checkpoint, CheckpointError
 from model.config import ModelConfig, Precision, UnsupportedModel
 from model.decoding.options import DecodingOptions
@@ -33,6 +34,7 @@ from model.tokenizers.contract import OutsideVocabulary, Prompt, Tokenizer, Unkn
 __all__ = [
     "BUNDLED",
     "Arrival",
+    "CaptureSettings",
     "Card",
     "CheckpointError",
     "DecodingOptions",
@@ -114,6 +116,7 @@ def load(
     precision: Asked = "auto",
     slots: int = 64,
     latent_bytes: int = 256 * 2**20,
+    captured: bool | CaptureSettings | None = None,
 ) -> Model:
     """Load a checkpoint folder in Hugging Face's layout.
 
@@ -123,6 +126,7 @@ def load(
             float32. auto takes what serves the family best on the device.
         slots: hypotheses decoded together at most.
         latent_bytes: bound of the latent cache.
+        captured: whether, or how, decode steps are captured and replayed; by default on GPUs.
 
     Raises:
         CheckpointError: a file is missing, damaged or pickled.
@@ -135,7 +139,13 @@ def load(
     tokenizer = _tokenizer(checkpoint, config)
     card = _card(checkpoint, config, tokenizer, _precision(device, precision, config))
     network, parameters = _network(checkpoint, device, card.precision)
-    runner = Runner(network, rows=slots, max_target=card.max_target, latent_bytes=latent_bytes)
+    runner = Runner(
+        network,
+        rows=slots,
+        max_target=card.max_target,
+        latent_bytes=latent_bytes,
+        captured=captured,
+    )
     card = replace(card, name=name or card.name, parameters=parameters)
     return Model(runner, tokenizer, card)
 

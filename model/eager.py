@@ -101,9 +101,18 @@ class EagerMachine:
         aligned = alignments(torch.stack(layers)[:, :, :, 0], targets) if layers else {}
         return self._chooser.read(logits, targets, aligned)
 
-    def run(self, targets: Sequence[Target], rooms: Sequence[int]) -> list[Gain] | None:
-        """Decline: one step costs as much as several would save."""
-        return None
+    @property
+    def least_steps(self) -> int:
+        """As `Machine` says."""
+        return 2
+
+    def room(self, target: Target, decoded: int) -> int:
+        """Return 0: one step costs as much as several would save."""
+        return 0
+
+    def run(self, targets: Sequence[Target], rooms: Sequence[int]) -> list[Gain]:
+        """Refuse: there is no room."""
+        raise NotImplementedError("the eager machine takes single steps")
 
     def interrupt(self) -> None:
         """Do nothing: there is no run."""

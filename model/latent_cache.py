@@ -24,7 +24,8 @@ def _is_finite(latent: Tensor) -> bool:
 class LatentCache:
     """Read-through and least recently used first: ask for latents, and what is missing is encoded.
 
-    A latent that is not finite is handed out once and never kept.
+    A latent that is not finite is handed out once and never again. On a CPU it is not kept; on
+    another device nobody waits to look at it before it is asked for again.
     """
 
     def __init__(self, encode: Callable[[Sequence[Source]], list[Tensor]], max_bytes: int) -> None:
@@ -46,7 +47,7 @@ class LatentCache:
 
     def fetch(self, sources: Sequence[Source]) -> list[Tensor]:
         """Return the latents [length, width] of `sources`; equal ones are encoded once."""
-        found = {s: self._latents[s] for s in dict.fromkeys(sources) if s in self._latents}
+        found = {s: kept for s in dict.fromkeys(sources) if (kept := self._kept(s)) is not None}
         missing = [s for s in dict.fromkeys(sources) if s not in found]
         encoded = dict(zip(missing, self._encode(missing), strict=True)) if missing else {}
         for source, latent in encoded.items():
@@ -60,8 +61,15 @@ class LatentCache:
 
     def keep(self, source: Source, latent: Tensor) -> None:
         """Keep a latent that was encoded elsewhere, if it may be kept."""
-        if latent.nbytes <= self._latents.maxsize and _is_finite(latent):
+        if latent.nbytes <= self._latents.maxsize and (not latent.is_cpu or _is_finite(latent)):
             self._latents[source] = latent
+
+    def _kept(self, source: Source) -> Tensor | None:
+        latent: Tensor | None = self._latents.get(source)
+        if latent is None or latent.is_cpu or _is_finite(latent):
+            return latent
+        del self._latents[source]
+        return None
 
     def clear(self) -> None:
         """Forget every latent; the counts stay."""

@@ -6,16 +6,23 @@ from typing import NamedTuple, Protocol
 from torch import Tensor
 
 from model.decoding.picks import Picks
-from model.decoding.search import Alignment
-from model.decoding.target import Target
+from model.decoding.search import Alignment, Search
+from model.decoding.target import GREEDY, Target
 from model.latent_cache import Source
 
 
 class Gain(NamedTuple):
-    """What one row gained by itself: at least one token, or none where it is not healthy."""
+    """What one target gained by itself; nothing where it is not healthy, or had to wait.
+
+    Attributes:
+        tokens: of a target that does not search, those of its prefix included.
+        search: what became of its search, if it has one, after so many `steps`.
+    """
 
     tokens: tuple[int, ...]
     is_healthy: bool
+    search: Search | None = None
+    steps: int = 0
 
 
 class Machine(Protocol):
@@ -48,18 +55,33 @@ class Machine(Protocol):
     def step(self, targets: Sequence[Target]) -> Picks:
         """Decode one token in every row of the targets."""
 
-    def run(self, targets: Sequence[Target], rooms: Sequence[int]) -> list[Gain] | None:
-        """Decode several tokens in the one row of each target, greedily, without looking up.
+    @property
+    def least_steps(self) -> int:
+        """From how many steps on `run` is better than `step`."""
+
+    def room(self, target: Target, decoded: int) -> int:
+        """Return how many tokens `run` may decode of a target that has `decoded`: 0 for none."""
+
+    def run(self, targets: Sequence[Target], rooms: Sequence[int]) -> list[Gain]:
+        """Decode several tokens of each target without looking up.
 
         Args:
-            rooms: the most that each may gain, at least one.
+            rooms: the most that each may gain: at least one, at most its `room`.
 
         Returns:
-            What each gained, the end token last if it came; None where this machine cannot.
+            What each gained, the end token last if it came. One at least gained something.
         """
 
     def interrupt(self) -> None:
         """Let the `run` under way, or else the next one, end after a step; from any thread."""
+
+
+def greedy_room(target: Target, decoded: int) -> int:
+    """Return how many tokens a target can gain as the likeliest ones: up to the next forced one."""
+    if target.width(decoded) != GREEDY or target.wants_alignment:
+        return 0
+    limit = target.prefix + target.options.max_new_tokens
+    return min([limit, *(at for at in target.forced if at > decoded)]) - decoded
 
 
 def wants_attention(targets: Sequence[Target]) -> bool:

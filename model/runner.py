@@ -5,13 +5,15 @@ from dataclasses import dataclass
 
 import torch
 
+from model.captured.machine import captured_machine
+from model.captured.settings import CaptureSettings
 from model.decoding.options import DecodingOptions
 from model.decoding.rows import RowTable
-from model.decoding.step import Chooser, Move, Step
-from model.decoding.target import GREEDY, Target
+from model.decoding.step import Chooser, Move, Step, searched
+from model.decoding.target import Target
 from model.eager import EagerMachine
 from model.latent_cache import LatentCache, Source
-from model.machine import Machine
+from model.machine import Gain, Machine
 from model.native.machine import NativeMachine
 from model.native.network import NativeNetwork
 from model.newcomers import Newcomers
@@ -55,6 +57,7 @@ class Runner:
         max_target: int,
         latent_bytes: int,
         end_is_forbidden: bool = False,
+        captured: bool | CaptureSettings | None = None,
     ) -> None:
         """Allocate the caches.
 
@@ -63,6 +66,11 @@ class Runner:
             max_target: tokens of a target at most, its prefix included.
             latent_bytes: bound of the latent cache.
             end_is_forbidden: never generate the end token (to measure fixed lengths).
+            captured: whether, or how, to capture steps and replay them; by default on other
+                devices than a CPU. Where that fails, steps run operator by operator.
+
+        Raises:
+            ValueError: an eight-bit network cannot be captured.
         """
         self.network = network
         self.config = network.config
@@ -77,10 +85,18 @@ class Runner:
         self._machine: Machine
         native = None
         if isinstance(network, NativeNetwork):
+            if captured:
+                raise ValueError("the compiled library's steps cannot be captured")
             network.suppress(suppressed)
             self._machine = native = NativeMachine(network, rows, max_target, table, chooser)
         else:
-            self._machine = EagerMachine(network, rows, max_target, table, chooser)
+            is_captured = device.type != "cpu" if captured is None else bool(captured)
+            settings = captured if isinstance(captured, CaptureSettings) else CaptureSettings()
+            self._machine = (
+                captured_machine(network, rows, max_target, table, chooser, tensor, settings)
+                if is_captured
+                else None
+            ) or EagerMachine(network, rows, max_target, table, chooser)
         self.latents = LatentCache(self._machine.encode, latent_bytes)
         beside = native if isinstance(network, NativeNetwork) and network.threads > 1 else None
         self._newcomers = Newcomers(beside, self.latents)
@@ -149,8 +165,8 @@ class Runner:
         the launch waits.
 
         Args:
-            steps: how many at most. With more than 1, targets that take the likeliest token may
-                gain several: up to their end, their limit, or an interruption.
+            steps: how many at most. With more than 1, targets of which the machine needs nothing
+                else meanwhile may gain several: up to their end, their limit, or an interruption.
         """
         gained = self._newcomers.held_back(names)
         ready = sorted(name for name in names if name not in gained)  # of rows: read without copies
@@ -167,10 +183,8 @@ class Runner:
             raise
 
     def _decode(self, targets: Sequence[Target], steps: int) -> list[Step]:
-        if steps > 1 and (rooms := self._rooms(targets, steps)):
-            gained = self._run(targets, rooms)
-            if gained is not None:
-                return gained
+        if steps >= self._machine.least_steps and (rooms := self._rooms(targets, steps)):
+            return self._run(targets, rooms)
         return self._step(targets)
 
     @property
@@ -190,26 +204,34 @@ class Runner:
         rooms = []
         for target in targets:
             decoded = self._table.decoded[target.rows[0]]
-            if target.width(decoded) != GREEDY or target.wants_alignment:
+            room = self._machine.room(target, decoded)
+            rooms.append(min(steps, room, self.max_target - decoded))
+            if rooms[-1] < 1:
                 return []
-            limit = target.prefix + target.options.max_new_tokens
-            limit = min([limit, *(at for at in target.forced if at > decoded)])
-            rooms.append(min(steps, limit - decoded, self.max_target - decoded))
-        return rooms if min(rooms) > 0 else []
+        return rooms
 
-    def _run(self, targets: Sequence[Target], rooms: Sequence[int]) -> list[Step] | None:
+    def _run(self, targets: Sequence[Target], rooms: Sequence[int]) -> list[Step]:
         gains = self._machine.run(targets, rooms)
-        if gains is None:
-            return None
-        found = []
-        for target, gain in zip(targets, gains, strict=True):
-            self._table.extend(target.rows[0], gain.tokens)
-            if not gain.is_healthy:
-                self._unhealthy.add(target.rows[0])
-                found.append(Step(is_healthy=False))
-            else:
-                found.append(Step(gain.tokens, (0.0,) * len(gain.tokens)))
-        return found
+        return [self._gained(*pair) for pair in zip(targets, gains, strict=True)]
+
+    def _gained(self, target: Target, gain: Gain) -> Step:
+        """Record what a target gained by itself."""
+        first = target.rows[0]
+        if not gain.is_healthy:
+            self._unhealthy.add(first)
+            return Step(is_healthy=False)
+        if gain.search is None and not gain.tokens:
+            return Step(is_awaited=True)
+        if gain.search is None:
+            known = max(target.prefix - self._table.decoded[first], 0)
+            self._table.extend(first, gain.tokens)
+            tokens = gain.tokens[known:]
+            return Step(tokens, (0.0,) * len(tokens))
+        step, lines = searched(target, gain.search, gain.steps, self._table.decoded[first])
+        for row, line in zip(target.rows, lines, strict=True):
+            self._table.rewrite(row, line)
+        target.search = gain.search
+        return step
 
     def _step(self, targets: Sequence[Target]) -> list[Step]:
         rows = [row for target in targets for row in target.rows]

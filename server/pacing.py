@@ -79,17 +79,19 @@ class Pacer:
 
 
 def rows_by_step(rows: Mapping[int, int], steps: Sequence[tuple[int, Step]]) -> list[int]:
-    """Return how many rows each step of a launch had; a target of several rows takes one step.
+    """Return how many rows each step of a launch had.
 
     Those whose source is still being encoded take none.
 
     Args:
         rows: by name, of all that were launched.
     """
-    tokens = [len(step.tokens) for name, step in steps if rows[name] == 1]
-    later = range(1, max(tokens, default=1))
+    taken = [
+        (rows[name], len(step.tokens) if rows[name] == 1 else step.steps) for name, step in steps
+    ]
+    later = range(1, max((count for _, count in taken), default=1))
     awaited = sum(rows[name] for name, step in steps if step.is_awaited)
     return [
         sum(rows.values()) - awaited,
-        *(sum(count > place for count in tokens) for place in later),
+        *(sum(size for size, count in taken if count > place) for place in later),
     ]

@@ -85,7 +85,28 @@ LAYERS = [
     "model.native.cache",
     "model.native.network",
     "model.native.library",
+    "model.captured.machine",
+    "model.captured.runs",
     "model.machine",
+    "model.captured.staging",
+    "model.captured.kinds",
+    "model.captured.encoder",
+    "model.captured.sources",
+    "model.captured.steps",
+    "model.captured.draw",
+    "model.captured.beams",
+    "model.captured.network",
+    "model.captured.memory",
+    "model.captured.weights",
+    "model.captured.settings",
+    "model.captured.chosen",
+    "model.captured.fused",
+    "model.captured.kernels",
+    "model.captured.plain",
+    "model.captured.operations",
+    "model.captured.buckets",
+    "model.captured.device",
+    "model.captured.graph",
     "model.decoding.step",
     "model.decoding.picks",
     "model.decoding.choose",
@@ -109,6 +130,7 @@ PACKAGES = {
     "server.routes",
     "server.text",
     "model.backends",
+    "model.captured",
     "model.decoding",
     "model.families",
     "model.native",
@@ -186,9 +208,26 @@ def test_the_server_never_imports_the_converter_nor_the_hubs_client_before_it_is
 
 
 def test_devices_are_named_only_where_backends_are_chosen() -> None:
-    allowed = {ROOT / "model/__init__.py", ROOT / "server/settings.py"}
+    allowed = {
+        ROOT / "model/__init__.py",
+        ROOT / "model/captured/device.py",
+        ROOT / "server/settings.py",
+    }
     for path in {*ROOT.glob("model/**/*.py"), *ROOT.glob("server/**/*.py")} - allowed:
         assert "cuda" not in path.read_text(), path
+
+
+def test_a_model_is_captured_without_the_servers_packages_and_without_triton() -> None:
+    check = """
+import sys
+sys.modules |= dict.fromkeys(["fastapi", "pydantic", "pydantic_settings", "uvicorn", "triton"])
+from model import BUNDLED, Arrival, DecodingOptions, load
+runner = load(BUNDLED, slots=2, precision="float32", captured=True).runner
+runner.admit([Arrival((0,), (5, 6, 0), DecodingOptions(max_new_tokens=3))])
+print(len(runner.launch([0], 3).result()))
+"""
+    done = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, cwd=ROOT)
+    assert done.stdout == "1\n", done.stderr
 
 
 def test_loading_a_model_imports_no_compiler_and_no_other_framework() -> None:

@@ -103,6 +103,12 @@ class RowTable:
         self.decoded[row] += len(tokens)
         self.newest[row] = tokens[-1] if tokens else self.newest[row]
 
+    def rewrite(self, row: int, tokens: Sequence[int]) -> None:
+        """Let a row hold these tokens after its start token, for which there must be room."""
+        self.history[row, 1 : len(tokens) + 1] = tokens
+        self.decoded[row] = len(tokens)
+        self.newest[row] = tokens[-1] if tokens else int(self.history[row, 0])
+
     def reorder(self, rows: Sequence[int], parents: Sequence[int]) -> None:
         """Give each of `rows` the history of its parent, of the same length."""
         length = max(self.decoded[row] for row in rows) + 1

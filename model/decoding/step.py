@@ -24,6 +24,7 @@ class Step(NamedTuple):
             all tokens that were reported.
         is_healthy: whether no row produced a NaN or an infinity; nothing else counts if one did.
         is_awaited: nothing was decoded, for the source is still being encoded.
+        steps: how many a search took that went on by itself.
     """
 
     tokens: tuple[int, ...] = ()
@@ -33,6 +34,7 @@ class Step(NamedTuple):
     hypotheses: tuple[Hypothesis, ...] = ()
     is_healthy: bool = True
     is_awaited: bool = False
+    steps: int = 1
 
 
 class Move(NamedTuple):
@@ -156,17 +158,10 @@ def _stay(target: Target, token: int, step: Step) -> Move:
 def _advance(target: Target, before: Search, search: Search) -> Move:
     """Let the rows of a target hold what lives after a step of its search."""
     rows, live = target.rows, search.live
-    if hypotheses := search.hypotheses:  # nobody reads its rows any more
-        step = Step(hypotheses=hypotheses)
+    step = _reported(target, before, search)
+    if search.hypotheses:  # nobody reads its rows any more
         return Move(step, target, search, target.order, (0,) * len(rows), rows)
-    first, known, certain = live[0], before.certain, search.certain
-    new = first.tokens[known:certain]
-    step = Step(
-        new,
-        first.log_probs[known:certain] if target.wants_scores else (0.0,) * len(new),
-        first.alignments[known:certain],
-        first.tokens[certain:],
-    )
+    first = live[0]
     origins = [target.order[hypothesis.parent] for hypothesis in live]
     order = _settle(origins, len(rows))
     # A row without a hypothesis of its own goes on by itself, unread.
@@ -175,6 +170,40 @@ def _advance(target: Target, before: Search, search: Search) -> Move:
         tokens[index] = hypothesis.tokens[-1]
         parents[index] = rows[origin]
     return Move(step, target, search, order, tokens, parents)
+
+
+def _reported(target: Target, before: Search, after: Search) -> Step:
+    """Return what a target gained while its search went on, by one token or by several."""
+    if hypotheses := after.hypotheses:
+        return Step(hypotheses=hypotheses)
+    first, known, certain = after.live[0], before.certain, after.certain
+    new = first.tokens[known:certain]
+    return Step(
+        new,
+        first.log_probs[known:certain] if target.wants_scores else (0.0,) * len(new),
+        first.alignments[known:certain],
+        first.tokens[certain:],
+    )
+
+
+def searched(
+    target: Target, search: Search, steps: int, decoded: int
+) -> tuple[Step, list[tuple[int, ...]]]:
+    """Return what a target gained by a search that went on by itself, nothing moved between rows.
+
+    Args:
+        decoded: tokens that it had `steps` steps before, those of its prefix included.
+
+    Returns:
+        The step, and by row of the target all tokens that it holds now.
+    """
+    assert target.search is not None
+    step = _reported(target, target.search, search)._replace(steps=steps)
+    known = target.options.target_prefix[: decoded + steps]
+    lines = [known + search.live[0].tokens] * len(target.rows)
+    for index, hypothesis in zip(target.order, search.live, strict=False):
+        lines[index] = known + hypothesis.tokens
+    return step, lines
 
 
 def _settle(origins: Sequence[int], rows: int) -> tuple[int, ...]:

@@ -11,7 +11,7 @@ from model.decoding.search import Alignment, Candidates
 from model.decoding.step import Chooser
 from model.decoding.target import LOGITS, Target
 from model.latent_cache import Source
-from model.machine import Gain, alignments, wants_attention
+from model.machine import Gain, alignments, greedy_room, wants_attention
 from model.native.cache import Findings, NativeCache, SourceState
 from model.native.network import NativeNetwork
 from model.sources import SourceTable
@@ -142,7 +142,16 @@ class NativeMachine:
             if index in read.candidates:
                 picks.candidates[place] = read.candidates[index]
 
-    def run(self, targets: Sequence[Target], rooms: Sequence[int]) -> list[Gain] | None:
+    @property
+    def least_steps(self) -> int:
+        """As `Machine` says."""
+        return 2
+
+    def room(self, target: Target, decoded: int) -> int:
+        """As `Machine` says: for targets of one row that take the likeliest tokens."""
+        return greedy_room(target, decoded)
+
+    def run(self, targets: Sequence[Target], rooms: Sequence[int]) -> list[Gain]:
         """As `Machine` says."""
         rows = [target.rows[0] for target in targets]
         tokens = [self._table.newest[row] for row in rows]

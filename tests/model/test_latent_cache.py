@@ -86,6 +86,31 @@ def test_a_latent_that_is_not_finite_is_handed_out_once_and_never_kept() -> None
     assert cache.bytes == LATENT_BYTES
 
 
+class Elsewhere(Tensor):
+    """A tensor that says it is on another device."""
+
+    is_cpu = False
+
+
+def test_a_latent_on_another_device_is_looked_at_when_it_is_asked_for_again() -> None:
+    encoder = Encoder(not_finite=[source(1)])
+    looked = []
+
+    def encode(sources: Sequence[Source]) -> list[Tensor]:
+        looked.append([*sources])
+        return [latent.as_subclass(Elsewhere) for latent in encoder(sources)]
+
+    cache = LatentCache(encode, max_bytes=1000)
+    cache.fetch([source(1), source(2)])
+    assert cache.bytes == 2 * LATENT_BYTES
+    assert all(latent.isfinite().all() for latent in cache.fetch([source(2)]))
+
+    cache.fetch([source(1), source(2)])
+
+    assert looked == [[source(1), source(2)], [source(1)]]
+    assert (cache.hits, cache.misses) == (2, 3)
+
+
 def test_clearing_forgets_latents_and_keeps_counts() -> None:
     cache = LatentCache(Encoder(), max_bytes=1000)
     cache.fetch([source(1)])

@@ -94,3 +94,8 @@ def test_rows_whose_source_is_still_encoded_take_no_step() -> None:
     rows = {0: 1, 1: 1, 2: 4, 6: 4}
     steps = [(0, Step((5, 6))), (1, Step(is_awaited=True)), (2, Step()), (6, Step(is_awaited=True))]
     assert rows_by_step(rows, steps) == [5, 1]
+
+
+def test_steps_of_searches_are_counted_as_they_say_and_others_by_their_tokens() -> None:
+    found = [(0, Step((5, 6, 7))), (1, Step((5,), steps=2)), (4, Step())]
+    assert rows_by_step({0: 1, 1: 3, 4: 1}, found) == [5, 4, 1]

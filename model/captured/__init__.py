@@ -1,0 +1,1 @@
+"""The captured decode step: one fixed sequence of operations on tensors that never move."""
