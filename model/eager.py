@@ -36,15 +36,15 @@ class EagerMachine:
 
     def encode(self, sources: Sequence[Source]) -> list[Tensor]:
         """As `Machine` says."""
+        config = self._config
+        pad = config.pad if config.pad < config.source_vocabulary else 0  # nobody reads it
         by_length: dict[int, list[int]] = {}
         for position, source in enumerate(sources):
-            length = min(round_up(len(source), SOURCE_STEP), self._config.max_positions)
+            length = min(round_up(len(source), SOURCE_STEP), config.max_positions)
             by_length.setdefault(length, []).append(position)
         latents: dict[int, Tensor] = {}
         for length, positions in by_length.items():
-            padded = [
-                [*sources[p], *[self._config.pad] * (length - len(sources[p]))] for p in positions
-            ]
+            padded = [[*sources[p], *[pad] * (length - len(sources[p]))] for p in positions]
             lengths = torch.tensor([len(sources[p]) for p in positions], device=self._device)
             batch = self._network.encode(torch.tensor(padded, device=self._device), lengths)
             for position, latent in zip(positions, batch, strict=True):

@@ -61,8 +61,6 @@ def _arrival(request: Request) -> Any:
 
 @every_kind
 def test_every_kind_of_request_has_the_eager_targets(kind: dict[str, Any]) -> None:
-    if "own_source_vocabulary" in kind:  # the eager machine pads by a token of the target's
-        kind = kind | {"own_source_vocabulary": 96}
     network = tiny_network(**kind)
     rng = random.Random(3)
     requests = random_requests(rng, 12, vocabulary=70, max_source=30, max_tokens=12)
