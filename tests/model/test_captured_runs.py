@@ -72,7 +72,8 @@ def test_every_kind_of_request_has_the_eager_targets(kind: dict[str, Any]) -> No
     assert_alike(found, expected)
     for mine, other in zip(found, expected, strict=True):
         if not other.hypotheses:
-            assert mine.scores == pytest.approx(other.scores, abs=1e-3)
+            # These networks' float32 logits are up to 9e-4 away from their float64 ones.
+            assert mine.scores == pytest.approx(other.scores, abs=3e-3)
 
 
 @pytest.mark.parametrize("late", [0, 1, 2])
