@@ -4,6 +4,7 @@ What crosses its door is plain values: requests in, updates out; nothing mutable
 """
 
 import itertools
+import math
 import queue
 import threading
 import time
@@ -85,7 +86,7 @@ class Engine:
         self._inbox: queue.SimpleQueue[_Arrivals | _Cancellations | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
         self._last_step_at: float | None = None
-        self._step_s = 0.0  # what a step took in the last launch
+        self._step_s = math.inf  # what a step took in the last launch; nothing is known yet
         self._pacer = Pacer()
         self._measured: tuple[int, ...] = ()
         self._is_healthy = False
@@ -273,11 +274,11 @@ class Engine:
 
     def _steps_at_once(self, now: float) -> int:
         scheduler = self._scheduler
-        others_wait = scheduler.waiting or self._device.waiting or not self._inbox.empty()
         return steps_at_once(
             self._step_s,
             scheduler.first_deadline() - now,
-            is_awaited=bool(scheduler.streaming or others_wait),
+            scheduler.streaming,
+            is_awaited=bool(scheduler.waiting or self._device.waiting or not self._inbox.empty()),
         )
 
     def _observe_steps(

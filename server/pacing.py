@@ -13,12 +13,13 @@ if TYPE_CHECKING:
 
 MOST_STEPS = 8
 _LONGEST_S = 0.02  # of several steps together
+_UNSEEN_S = 0.002  # the same, where a stream is told every token: nobody sees them come together
 _FEW = 4  # streams that are told every token
 _EVENT_S = 1e-4  # of the event loop, to tell one stream what is new and to write it out
 _SHARE = 0.02  # of the event loop's time that telling many streams may take
 
 
-def steps_at_once(step_s: float, left_s: float, *, is_awaited: bool) -> int:
+def steps_at_once(step_s: float, left_s: float, streams: int, *, is_awaited: bool) -> int:
     """Return how many tokens of each row to decode in one call.
 
     Several cost less than one call each, but only one is decoded where somebody waits for what
@@ -27,11 +28,13 @@ def steps_at_once(step_s: float, left_s: float, *, is_awaited: bool) -> int:
     Args:
         step_s: what a step took lately.
         left_s: until the first deadline.
-        is_awaited: somebody waits for a slot, for the device or for each token.
+        streams: how many run; many are told seldom anyway.
+        is_awaited: somebody waits for a slot, or for the device.
     """
     if is_awaited or left_s < 2 * _LONGEST_S:
         return 1
-    return MOST_STEPS if step_s * MOST_STEPS <= _LONGEST_S else max(1, int(_LONGEST_S / step_s))
+    longest_s = _UNSEEN_S if 0 < streams <= _FEW else _LONGEST_S
+    return MOST_STEPS if step_s * MOST_STEPS <= longest_s else max(1, int(longest_s / step_s))
 
 
 def period_s(streams: int) -> float:

@@ -22,17 +22,26 @@ def generation(identity: int, *, streams: bool = True) -> Generation:
 
 
 def test_several_steps_are_taken_at_once_where_nobody_waits_for_one() -> None:
-    assert steps_at_once(0.0002, 60.0, is_awaited=False) == MOST_STEPS
-    assert steps_at_once(0.0, math.inf, is_awaited=False) == MOST_STEPS
-    assert steps_at_once(0.0002, 60.0, is_awaited=True) == 1
-    assert steps_at_once(0.0002, 0.03, is_awaited=False) == 1
+    assert steps_at_once(0.0002, 60.0, 0, is_awaited=False) == MOST_STEPS
+    assert steps_at_once(0.0, math.inf, 0, is_awaited=False) == MOST_STEPS
+    assert steps_at_once(0.0002, 60.0, 0, is_awaited=True) == 1
+    assert steps_at_once(0.0002, 0.03, 0, is_awaited=False) == 1
 
 
+@pytest.mark.parametrize("streams", [0, 5, 64])
 @pytest.mark.parametrize(("step_s", "steps"), [(0.002, 8), (0.005, 4), (0.011, 1), (3.0, 1)])
 def test_steps_together_take_no_longer_than_a_cancellation_may_wait(
-    step_s: float, steps: int
+    step_s: float, steps: int, streams: int
 ) -> None:
-    assert steps_at_once(step_s, 60.0, is_awaited=False) == steps
+    assert steps_at_once(step_s, 60.0, streams, is_awaited=False) == steps
+
+
+@pytest.mark.parametrize("streams", [1, 4])
+@pytest.mark.parametrize(("step_s", "steps"), [(0.0001, 8), (0.0004, 5), (0.0011, 1), (0.02, 1)])
+def test_a_few_streams_do_not_see_that_tokens_come_together(
+    step_s: float, steps: int, streams: int
+) -> None:
+    assert steps_at_once(step_s, 60.0, streams, is_awaited=False) == steps
 
 
 def test_a_few_streams_are_told_every_token() -> None:
