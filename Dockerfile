@@ -36,6 +36,13 @@ RUN pip wheel --no-deps --wheel-dir /wheel . \
     && python -m zipfile --list /wheel/*.whl | grep --quiet 'model/native/_stele.*\.so'
 
 FROM ${PYTHON_IMAGE}
+# On GPUs, Triton before 3.9 compiles with it what launches its kernels.
+ARG TORCH_INDEX_URL=https://download.pytorch.org/whl/cpu
+RUN case "${TORCH_INDEX_URL}" in */cu*) \
+    apt-get update \
+    && apt-get install --yes --no-install-recommends gcc libc6-dev \
+    && rm -rf /var/lib/apt/lists/* ;; \
+    esac
 RUN groupadd --gid 10001 stele \
     && useradd --uid 10001 --gid 10001 --home-dir /tmp --no-create-home \
         --shell /usr/sbin/nologin stele \
