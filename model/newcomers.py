@@ -7,6 +7,8 @@ from model.latent_cache import LatentCache, Source
 from model.native.cache import SourceState
 from model.native.machine import NativeMachine
 
+_LONG = 128  # tokens of a source: what the library encodes at once, if it does not have to be one
+
 
 class Newcomers:
     """Says who cannot be stepped yet, and keeps the latents of what was encoded beside."""
@@ -48,19 +50,24 @@ class Newcomers:
     def held_back(self, names: Sequence[int]) -> dict[int, Step]:
         """Return what those gain who cannot be stepped: nothing so far, or their failure.
 
-        Where more are awaited than can be stepped, sources are encoded in this thread too; where
-        nobody can be, until somebody can, or has failed.
+        Where more are awaited than can be stepped, or a long source keeps others waiting, sources
+        are encoded in this thread too; where nobody can be stepped, until somebody can, or failed.
         """
         if self._machine is None or not (self._awaited or self._failed):
             return {}
         awaited = self._still_awaited(names, self._machine)
-        while 2 * len(awaited) > len(names):
+        while awaited and (2 * len(awaited) > len(names) or self._is_held_up):
             is_idle = len(awaited) == len(names)
             if not self._machine.help(may_wait=is_idle) and not is_idle:
                 break  # all is under way
             awaited = self._still_awaited(names, self._machine)
         gained = dict.fromkeys(awaited, Step(is_awaited=True))
         return gained | {name: Step(is_healthy=False) for name in names if name in self._failed}
+
+    @property
+    def _is_held_up(self) -> bool:
+        """Whether others may wait for a source that takes long."""
+        return len(self._sources) > 1 and max(map(len, self._sources)) > _LONG
 
     def _still_awaited(self, names: Sequence[int], machine: NativeMachine) -> list[int]:
         """Find out what has been encoded since, and return who is awaited all the same."""

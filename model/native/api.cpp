@@ -90,7 +90,7 @@ int stele_begin_sources(Network* network, Cache* cache, int count, const int32_t
 }
 int stele_help(Network* network, int may_wait, int32_t* has_helped) {
     return guarded([&] {
-        *has_helped = network->beside().help(*network);
+        *has_helped = network->beside().help(*network, may_wait);
         if (!*has_helped && may_wait) network->beside().await();
     });
 }

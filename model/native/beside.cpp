@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <exception>
+#include <limits>
 
 #include "network.h"
 
@@ -41,11 +42,16 @@ void Beside::begin(Cache& cache, int count, const int32_t* sources, const int32_
 }
 
 // Nothing here takes memory: it must not fail between two lists.
-Beside::Items Beside::take(Items& from) {
+Beside::Items Beside::take(Items& from, size_t longest) {
     Items taken;
-    for (size_t count = 0; !from.empty() && (taken.empty() || (from.front().cache == taken.front().cache && count + from.front().tokens.size() <= AT_ONCE));) {
-        count += from.front().tokens.size();
-        taken.splice(taken.end(), from, from.begin());
+    size_t count = 0;
+    for (auto item = from.begin(), next = item; item != from.end(); item = next) {
+        next = std::next(item);
+        const size_t size = item->tokens.size();
+        if (size > longest) continue;
+        if (!taken.empty() && (item->cache != taken.front().cache || count + size > AT_ONCE)) break;
+        count += size;
+        taken.splice(taken.end(), from, item);
     }
     return taken;
 }
@@ -86,11 +92,11 @@ void Beside::finish(Network& desk, const Items& items) {
 
 void Beside::leave(int count) { __atomic_store_n(&left_, left_ - count, __ATOMIC_RELEASE); }
 
-bool Beside::help(Network& desk) {
+bool Beside::help(Network& desk, bool may_be_long) {
     Items items;
     {
         std::lock_guard lock(mutex_);
-        items = take(waiting_);
+        items = take(waiting_, may_be_long ? std::numeric_limits<size_t>::max() : AT_ONCE);
     }
     if (items.empty()) return false;
     const int count = static_cast<int>(items.size());
@@ -121,7 +127,7 @@ void Beside::work() {
     for (;;) {
         wake_.wait(lock, [&] { return is_closed_ || !waiting_.empty(); });
         if (is_closed_) return;
-        under_way_ = take(waiting_);
+        under_way_ = take(waiting_, std::numeric_limits<size_t>::max());
         const int count = static_cast<int>(under_way_.size());
         lock.unlock();
         finish(*desk_, under_way_);

@@ -24,8 +24,9 @@ class Beside {
     // Will encode sources that `cache` has opened and write their keys and values; each is then
     // ready there, or has failed for want of memory.
     void begin(Cache& cache, int count, const int32_t* sources, const int32_t* tokens);
-    // Encodes on the caller's thread, with the scratch of `desk`, some of what waits; false where nothing does.
-    bool help(Network& desk);
+    // Encodes on the caller's thread, with the scratch of `desk`, some of what waits, long sources only where it
+    // may; false where there is nothing of the kind.
+    bool help(Network& desk, bool may_be_long);
     // Returns when some source more is done, at once where none is left.
     void await();
     // Gives up one source of `cache`, or all of them where it is negative; what is under way is awaited.
@@ -39,7 +40,7 @@ class Beside {
         bool is_of(const Cache& other, int wanted) const { return cache == &other && (wanted < 0 || wanted == source); }
     };
     using Items = std::list<Item>;
-    static Items take(Items& from);
+    static Items take(Items& from, size_t longest);
     static bool encode(Network& desk, Items::const_iterator begin, Items::const_iterator end);
     static void finish(Network& desk, const Items& items);
     void leave(int count);

@@ -114,7 +114,8 @@ class NativeCache:
         """Encode in this thread some of what was begun; returns whether there was any.
 
         Args:
-            may_wait: where all is under way already, until some of it is done.
+            may_wait: for long sources too, and where all is under way already, until some of it
+                is done.
         """
         has_helped = ctypes.c_int32(0)
         check(self._library.stele_help(self._network.handle, may_wait, ctypes.byref(has_helped)))

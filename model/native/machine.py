@@ -72,7 +72,8 @@ class NativeMachine:
         """Encode in this thread some of what was begun.
 
         Args:
-            may_wait: where all is under way already, until some of it is done.
+            may_wait: for long sources too, and where all is under way already, until some of it
+                is done.
 
         Returns:
             Whether anything was encoded here.

@@ -79,6 +79,19 @@ def test_where_more_are_awaited_than_can_be_stepped_the_caller_encodes_but_never
     assert machine.waits == [False, False]
 
 
+def test_where_a_long_source_keeps_others_waiting_the_caller_encodes_those() -> None:
+    names, long = [1, 2, 3, 4, 5, 6], (9,) * 129
+    newcomers = awaiting(machine := Machine([(1,)]), {2: long, 3: (1,)})
+    assert newcomers.held_back(names) == {2: AWAITED}
+    assert machine.waits == [False]
+
+    alone = awaiting(machine := Machine(), {2: long})
+    assert alone.held_back(names) == {2: AWAITED}
+    others = awaiting(machine := Machine(), {2: (9,) * 128, 3: (1,)})
+    assert others.held_back(names) == {2: AWAITED, 3: AWAITED}
+    assert machine.waits == []
+
+
 def test_where_nobody_can_be_stepped_the_caller_waits() -> None:
     newcomers = awaiting(machine := Machine([(2,)]), {2: (1,), 3: (2,)})
 
@@ -176,6 +189,16 @@ def test_what_is_encoded_beside_has_the_bits_of_what_is_encoded_at_once(
     assert torch.equal(*logits)
     for index, latent in enumerate(latents):
         assert torch.equal(beside.latent(index), latent)
+
+
+@NEEDS_LIBRARY
+def test_who_helps_takes_no_long_source_while_others_could_be_stepped() -> None:
+    cache = NativeCache(compiled(2, max_positions=200), 2, 64)
+    for _ in range(20):  # whether or not the library's own thread has begun it
+        cache.begin_sources([0], [(5,) * 129])
+        assert not cache.help(may_wait=False)
+        settled(cache, 1)
+        cache.close_source(0)
 
 
 @NEEDS_LIBRARY
