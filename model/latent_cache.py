@@ -1,6 +1,7 @@
 """LatentCache: encoder outputs kept for reuse, bounded in bytes, in front of the encoder."""
 
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -10,8 +11,13 @@ from torch import Tensor
 Source = tuple[int, ...]
 
 
-def _bytes(latent: Tensor) -> int:
-    return latent.nbytes
+class _Kept(NamedTuple):
+    latent: Tensor
+    is_known_finite: bool
+
+
+def _bytes(kept: _Kept) -> int:
+    return kept.latent.nbytes
 
 
 def _is_finite(latent: Tensor) -> bool:
@@ -25,7 +31,7 @@ class LatentCache:
     """Read-through and least recently used first: ask for latents, and what is missing is encoded.
 
     A latent that is not finite is handed out once and never again. On a CPU it is not kept; on
-    another device nobody waits to look at it before it is asked for again.
+    another device nobody waits to look at it before it is first asked for again.
     """
 
     def __init__(self, encode: Callable[[Sequence[Source]], list[Tensor]], max_bytes: int) -> None:
@@ -36,7 +42,7 @@ class LatentCache:
             max_bytes: of tensor data; 0 keeps nothing.
         """
         self._encode = encode
-        self._latents: LRUCache[Source, Tensor] = LRUCache(max_bytes, getsizeof=_bytes)
+        self._latents: LRUCache[Source, _Kept] = LRUCache(max_bytes, getsizeof=_bytes)
         self.hits = 0
         self.misses = 0
 
@@ -62,14 +68,17 @@ class LatentCache:
     def keep(self, source: Source, latent: Tensor) -> None:
         """Keep a latent that was encoded elsewhere, if it may be kept."""
         if latent.nbytes <= self._latents.maxsize and (not latent.is_cpu or _is_finite(latent)):
-            self._latents[source] = latent
+            self._latents[source] = _Kept(latent, is_known_finite=latent.is_cpu)
 
     def _kept(self, source: Source) -> Tensor | None:
-        latent: Tensor | None = self._latents.get(source)
-        if latent is None or latent.is_cpu or _is_finite(latent):
-            return latent
-        del self._latents[source]
-        return None
+        kept: _Kept | None = self._latents.get(source)
+        if kept is None or kept.is_known_finite:
+            return kept and kept.latent
+        if not _is_finite(kept.latent):
+            del self._latents[source]
+            return None
+        self._latents[source] = _Kept(kept.latent, is_known_finite=True)
+        return kept.latent
 
     def clear(self) -> None:
         """Forget every latent; the counts stay."""

@@ -46,6 +46,8 @@ class Newcomers:
         """Let a target wait for its source, where that is being encoded."""
         if source in self._sources:
             self._awaited[name] = source
+        elif self._machine is not None and self._machine.state(source) is SourceState.FAILED:
+            self._failed.add(name)  # an earlier reader holds it still
 
     def held_back(self, names: Sequence[int]) -> dict[int, Step]:
         """Return what those gain who cannot be stepped: nothing so far, or their failure.
@@ -80,7 +82,7 @@ class Newcomers:
                 del self._awaited[name]
             del self._sources[source]
             if state is SourceState.READY:
-                self._latents.keep(source, machine.latent(source))
+                self._latents.keep(source, machine.take_latent(source))
             else:
                 self._failed.update(readers)
         return [name for name in names if name in self._awaited]

@@ -18,7 +18,7 @@ from server.generation import Finish, Generation
 from server.isolation import isolated
 from server.messages import Request, Update, begun, news_of
 from server.metrics import ModelMetrics
-from server.pacing import Pacer, rows_by_step, steps_at_once
+from server.pacing import Pacer, rows_by_step, steps_at_once, wants_first
 from server.runner import Runner
 from server.scheduler import Scheduler
 
@@ -278,7 +278,8 @@ class Engine:
             self._step_s,
             scheduler.first_deadline() - now,
             scheduler.streaming,
-            is_awaited=bool(scheduler.waiting or self._device.waiting or not self._inbox.empty()),
+            is_awaited=bool(scheduler.waiting or self._device.waiting or not self._inbox.empty())
+            or wants_first(scheduler.running.values(), scheduler.streaming),
         )
 
     def _observe_steps(
@@ -288,14 +289,16 @@ class Engine:
         sizes = rows_by_step(
             {name: len(self._scheduler.running[name].slots) for name in names}, steps
         )
-        self._step_s = (now - began) / len(sizes)
+        step_s = (now - began) / len(sizes)
+        if sizes[0]:  # else nobody could be stepped
+            self._step_s = step_s
         last, self._last_step_at = self._last_step_at, now
-        between_s = self._step_s if last is None else (now - last) / len(sizes)
+        between_s = step_s if last is None else (now - last) / len(sizes)
         for size in sizes:
             self._metrics.decoder_batch_size.observe(size)
         for _ in sizes[last is None :]:
             self._metrics.inter_token_s.observe(between_s)
-        return now - between_s * (len(sizes) - 1)
+        return now - step_s * (len(sizes) - 1)
 
     def _admit_rows(self, arrivals: Sequence[Arrival]) -> bool:
         self._runner.admit(arrivals)

@@ -29,12 +29,19 @@ def steps_at_once(step_s: float, left_s: float, streams: int, *, is_awaited: boo
         step_s: what a step took lately.
         left_s: until the first deadline.
         streams: how many run; many are told seldom anyway.
-        is_awaited: somebody waits for a slot, or for the device.
+        is_awaited: somebody waits for a slot, for the device, or for a first token.
     """
     if is_awaited or left_s < 2 * _LONGEST_S:
         return 1
     longest_s = _UNSEEN_S if 0 < streams <= _FEW else _LONGEST_S
     return MOST_STEPS if step_s * MOST_STEPS <= longest_s else max(1, int(longest_s / step_s))
+
+
+def wants_first(running: Iterable[Generation], streams: int) -> bool:
+    """Return whether one of few streams has no token yet: its first comes by itself."""
+    return 0 < streams <= _FEW and any(
+        generation.streams and generation.first_token_at is None for generation in running
+    )
 
 
 def period_s(streams: int) -> float:

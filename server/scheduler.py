@@ -82,8 +82,9 @@ class Scheduler:
     def admit(self, now: float, encoding: int = 0) -> dict[int, Generation]:
         """Give free slots to waiting generations, one of each group in turn.
 
-        At least one is admitted where a slot is free; the rest only while their source tokens
-        together stay within the budget of a tick, so that encoding never stalls those who run.
+        Where a slot is free and nothing is being encoded, at least one is admitted; the rest only
+        while their source tokens together stay within the budget of a tick, so that encoding never
+        stalls those who run.
         One that needs more slots than are free lets nobody pass, or it might wait for ever.
 
         Args:

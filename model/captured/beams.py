@@ -116,8 +116,10 @@ def _take_over(following: _Next, row_slot: Tensor, memory: Memory) -> None:
     """Give each row the history and the score of the hypothesis that it goes on with."""
     slot = _with_none(row_slot.long(), len(memory.score) - 1)
     rows = slot[following.rows].flatten()
-    memory.reorder(rows, slot[following.parents].flatten())
-    memory.score.index_copy_(0, rows, following.scores.flatten())
+    goes_on = memory.slots.is_active[rows] > 0  # what has stopped stays as it was
+    memory.reorder(rows, slot[following.parents].flatten().where(goes_on, rows))
+    scores = following.scores.flatten().where(goes_on, memory.score[rows])
+    memory.score.index_copy_(0, rows, scores)
 
 
 def _with_none(values: Tensor, none: float) -> Tensor:

@@ -9,7 +9,8 @@ from typing import Any, Literal
 import torch
 
 from model.captured import plain
-from model.captured.operations import Operations
+from model.captured.device import settled
+from model.captured.operations import CannotCapture, Operations
 
 Implementation = Literal["plain", "triton"]
 _NAMES = [field.name for field in fields(Operations)]
@@ -30,8 +31,9 @@ def problem(device: torch.device) -> str | None:
     try:
         from model.captured.fused import OPERATIONS
 
-        row = torch.zeros(1, 16, device=device)
-        OPERATIONS.add_norm(row, None, row[0], None, 1.0, "rms", True, torch.float32)
+        with settled(device):  # Triton launches on the current one
+            row = torch.zeros(1, 16, device=device)
+            OPERATIONS.add_norm(row, None, row[0], None, 1.0, "rms", True, torch.float32)
     except Exception as error:  # whatever compilers and drivers raise
         return f"Triton cannot run a kernel: {str(error).partition(chr(10))[0]}"
     return None
@@ -51,7 +53,7 @@ def chosen(
             others are left to the plain one.
 
     Raises:
-        ValueError: for an operation or an implementation that does not exist or cannot be had.
+        CannotCapture: for an operation or an implementation that does not exist or cannot be had.
     """
     replaced = replaced or {}
     _verify(replaced, head_dim)
@@ -64,7 +66,7 @@ def chosen(
     fused = [name for name, implementation in wanted.items() if implementation == "triton"]
     if fused and (reason := problem(device)) is not None:
         if asked := [name for name in fused if name in replaced]:
-            raise ValueError(f"{reason}; choose plain for {', '.join(asked)}")
+            raise CannotCapture(f"{reason}; choose plain for {', '.join(asked)}")
         logger.warning("%s: steps run PyTorch's operations, and slower", reason)
         fused = []
     if not fused:
@@ -78,10 +80,10 @@ def chosen(
 def _verify(replaced: Mapping[str, str], head_dim: int) -> None:
     for name, implementation in replaced.items():
         if name not in _NAMES:
-            raise ValueError(f"no operation {name!r}; there are {', '.join(_NAMES)}")
+            raise CannotCapture(f"no operation {name!r}; there are {', '.join(_NAMES)}")
         if implementation not in ("plain", "triton"):
-            raise ValueError(f"{name} cannot be {implementation!r}; choose plain or triton")
+            raise CannotCapture(f"{name} cannot be {implementation!r}; choose plain or triton")
         if implementation == "triton" and name in _MIXING and head_dim not in _HEAD_DIMS:
-            raise ValueError(
+            raise CannotCapture(
                 f"Triton's {name} cannot read heads of {head_dim}; choose plain for it"
             )

@@ -64,6 +64,21 @@ def on_device(values: Any, dtype: torch.dtype, device: torch.device) -> Tensor:
     return tensor if device.type == "cpu" else tensor.pin_memory().to(device, non_blocking=True)
 
 
+@contextmanager
+def settled(device: torch.device) -> Iterator[None]:
+    """Launch on a GPU, and wait until what was launched is done, or has failed."""
+    with torch.cuda.device(device):
+        yield
+        torch.cuda.synchronize()
+
+
+def give_back(device: torch.device) -> None:
+    """Return memory that nobody holds any more, whatever stream it was taken for."""
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+
+
 class _Reached:
     def query(self) -> bool:
         return True
@@ -114,7 +129,8 @@ class Cuda:
     """A `Device` of streams, with priority for the one that decodes.
 
     Events spin while the host waits for them. An error of a device is sticky: every later call
-    raises as well, so that the engine's probe fails too, and its readiness goes off for good.
+    raises as well, so that an engine's probe fails too, or its thread ends. Either way its
+    readiness goes off for good.
     """
 
     def __init__(self, device: torch.device) -> None:

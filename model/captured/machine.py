@@ -10,11 +10,11 @@ from torch import Tensor
 
 from model.captured.buckets import buckets
 from model.captured.chosen import chosen
-from model.captured.device import Cuda, Device, Host, Mark, on_device
+from model.captured.device import Cuda, Device, Host, Mark, give_back, on_device
 from model.captured.encoder import encode
 from model.captured.kinds import room, variant
 from model.captured.memory import Memory
-from model.captured.operations import Operations
+from model.captured.operations import CannotCapture, Operations
 from model.captured.runs import Outgoing, Results, Sent
 from model.captured.settings import CaptureSettings
 from model.captured.sources import Sources
@@ -65,7 +65,7 @@ class CapturedMachine:
             operations: by themselves, the fastest that the device has.
 
         Raises:
-            ValueError: the network is one of eight bits, or has too few positions.
+            CannotCapture: the network is one of eight bits, or has too few positions.
             Exception: the device could not capture a step, or lacks memory.
         """
         self.settings = settings = settings or CaptureSettings()
@@ -76,8 +76,9 @@ class CapturedMachine:
         self._slots, self._entries = rows, settings.late + 2
         sizes = buckets(rows, settings.bucket_min)
         weights = gather(network, max_target)
+        tokens = settings.encoder_tokens
         with self._device.decoding():
-            memory = Memory(
+            self._memory = memory = Memory(
                 weights,
                 rows,
                 sizes[-1],
@@ -87,13 +88,11 @@ class CapturedMachine:
                 settings.max_beams,
                 device,
             )
-        self._memory = memory
-        operations = operations or chosen(device, settings.replaced, head_dim=config.head_dim)
-        self._steps = Steps(weights, memory, operations, self._device, sizes, suppressed)
-        self._staging = Staging(memory, self._device, rows)
-        tokens = settings.encoder_tokens
-        self._sources = Sources(memory, weights.source, self._device, rows, tokens)
-        self._box = Outgoing(memory, self._device, self._entries)
+            operations = operations or chosen(device, settings.replaced, head_dim=config.head_dim)
+            self._steps = Steps(weights, memory, operations, self._device, sizes, suppressed)
+            self._staging = Staging(memory, self._device, rows)
+            self._sources = Sources(memory, weights.source, self._device, rows, tokens)
+            self._box = Outgoing(memory, self._device, self._entries)
         self._is_interrupted = False
 
     def encode(self, sources: Sequence[Source]) -> list[Tensor]:
@@ -112,8 +111,7 @@ class CapturedMachine:
 
     def drop_unread(self) -> None:
         """As `Machine` says."""
-        with self._device.decoding():
-            self._sources.drop_unread()
+        self._sources.drop_unread()
 
     def bind(self, row: int, source: Source) -> None:
         """As `Machine` says."""
@@ -122,9 +120,9 @@ class CapturedMachine:
 
     def release(self, row: int, *, is_clean: bool) -> None:
         """As `Machine` says; zeros replace what is not clean."""
-        with self._device.decoding():
-            self._sources.release(row, is_clean=is_clean)
-            if not is_clean:
+        self._sources.release(row, is_clean=is_clean)
+        if not is_clean:
+            with self._device.decoding():
                 self._memory.clean_slot(row)
 
     def reorder(self, rows: Sequence[int], parents: Sequence[int], length: int) -> None:
@@ -282,12 +280,13 @@ def captured_machine(
     """Return the machine, or None, with a warning, where the device could not capture its steps.
 
     Raises:
-        ValueError: as the machine does.
+        CannotCapture: as the machine does.
     """
     try:
         return CapturedMachine(network, rows, max_target, table, chooser, suppressed, settings)
-    except ValueError:
+    except CannotCapture:
         raise
     except Exception as error:  # compilers of kernels have exceptions of their own
         logger.warning("steps run operator by operator, as capturing them failed: %s", error)
-        return None
+    give_back(network.device)  # what the attempt allocated
+    return None

@@ -23,6 +23,10 @@ WAS_ACTIVE, HAS_ENDED, IS_FINITE = 1, 2, 4  # flags of a row in `Outbox.cells`
 NormKind = Literal["layer", "rms"]
 
 
+class CannotCapture(ValueError):
+    """The network or what was asked for excludes captured steps."""
+
+
 @dataclass(frozen=True, slots=True)
 class Slots:
     """What each slot holds; int32, allocated once, never rebound. The dummy slot is the last.

@@ -67,13 +67,14 @@ class Sources:
         if not sources:
             return
         indices = self._free[-len(sources) :]
+        held: list[_Held] = []
         with self._device.encoding():
             for some in _chunks([len(latent) for latent in latents], self._most_tokens):
                 self._write(indices[some], latents[some])
-            written = self._device.mark()
+                written = self._device.mark()
+                held += [_Held(index, written) for index in indices[some]]
         del self._free[-len(sources) :]
-        for source, index in zip(sources, indices, strict=True):
-            self._held[source] = _Held(index, written)
+        self._held.update(zip(sources, held, strict=True))
 
     def _write(self, indices: Sequence[int], latents: Sequence[Tensor]) -> None:
         """Project some latents at once, without padding, and scatter them to their places."""
@@ -116,7 +117,8 @@ class Sources:
     def _drop(self, source: Source) -> None:
         held = self._held.pop(source)
         if not held.is_clean:
-            self._memory.clean_source(held.index)
+            with self._device.decoding():
+                self._memory.clean_source(held.index)
         self._free.append(held.index)
 
 

@@ -7,6 +7,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
+from model.captured.operations import CannotCapture
 from model.config import ModelConfig
 from model.kv_cache import round_up
 from model.layers import RMSNorm
@@ -84,15 +85,15 @@ def gather(network: EncoderDecoder, max_target: int) -> Weights:
     What is joined is held once: the network's own parameters become views of it.
 
     Raises:
-        ValueError: the network has eight-bit layers, or fewer positions than `max_target`.
+        CannotCapture: the network has eight-bit layers, or fewer positions than `max_target`.
     """
     config = network.config
     if not isinstance(network.output, nn.Linear):
-        raise ValueError("a captured step runs float32, bfloat16 and float16, not int8")
+        raise CannotCapture("a captured step runs float32, bfloat16 and float16, not int8")
     positions = network.decoder_positions
     places = None if positions is None else len(positions.weight) - config.position_offset
     if places is not None and max_target > places:
-        raise ValueError(f"targets of {max_target} tokens; the network has {places} positions")
+        raise CannotCapture(f"targets of {max_target} tokens; the network has {places} positions")
     layers = [cast(DecoderLayer, layer) for layer in network.decoder]
     return Weights(
         config=config,

@@ -95,10 +95,13 @@ int stele_help(Network* network, int may_wait, int32_t* has_helped) {
     });
 }
 int stele_forget(Network* network, Cache* cache, int source) {
-    return guarded([&] { network->beside().forget(*cache, source); });
+    return guarded([&] { network->forget(*cache, source); });
 }
 int stele_source_state(Cache* cache, int source) { return cache->state(source); }
-void stele_latent(Cache* cache, int source, float* to, size_t size) { std::memcpy(to, cache->latent(source), size * sizeof(float)); }
+void stele_take_latent(Cache* cache, int source, float* to, size_t size) {
+    std::memcpy(to, cache->latent(source), size * sizeof(float));
+    cache->close_latent(source);
+}
 int stele_decode(Network* network, Cache* cache, const Ask* ask, const Found* found) {
     return guarded([&] { network->decode(*cache, *ask, *found); });
 }

@@ -93,16 +93,16 @@ void Beside::finish(Network& desk, const Items& items) {
 void Beside::leave(int count) { __atomic_store_n(&left_, left_ - count, __ATOMIC_RELEASE); }
 
 bool Beside::help(Network& desk, bool may_be_long) {
-    Items items;
     {
         std::lock_guard lock(mutex_);
-        items = take(waiting_, may_be_long ? std::numeric_limits<size_t>::max() : AT_ONCE);
+        helped_ = take(waiting_, may_be_long ? std::numeric_limits<size_t>::max() : AT_ONCE);
     }
-    if (items.empty()) return false;
-    const int count = static_cast<int>(items.size());
-    finish(desk, items);
+    if (helped_.empty()) return false;
+    finish(desk, helped_);
     std::lock_guard lock(mutex_);
-    leave(count);
+    leave(static_cast<int>(helped_.size()));
+    helped_.clear();
+    done_.notify_all();
     return true;
 }
 
@@ -117,9 +117,10 @@ void Beside::forget(const Cache& cache, int source) {
     const size_t before = waiting_.size();
     waiting_.remove_if([&](const Item& item) { return item.is_of(cache, source); });
     leave(static_cast<int>(before - waiting_.size()));
-    done_.wait(lock, [&] {
-        return std::none_of(under_way_.begin(), under_way_.end(), [&](const Item& item) { return item.is_of(cache, source); });
-    });
+    const auto is_free_of = [&](const Items& items) {
+        return std::none_of(items.begin(), items.end(), [&](const Item& item) { return item.is_of(cache, source); });
+    };
+    done_.wait(lock, [&] { return is_free_of(under_way_) && is_free_of(helped_); });
 }
 
 void Beside::work() {

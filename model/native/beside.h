@@ -49,8 +49,8 @@ class Beside {
     std::unique_ptr<Network> desk_;
     mutable std::mutex mutex_;
     std::condition_variable wake_, done_;
-    Items waiting_, under_way_;  // of the thread
-    int left_ = 0;               // of both, and of those who help
+    Items waiting_, under_way_, helped_;  // the latter two: of the thread, and of who helps
+    int left_ = 0;                        // of all three
     bool is_closed_ = false;
     std::thread thread_;
 };

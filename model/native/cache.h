@@ -50,13 +50,14 @@ class Cache {
     // Says that what was opened is written, or never will be; from any thread.
     void settle(int source, SourceState state) { __atomic_store_n(&states_[source], static_cast<int32_t>(state), __ATOMIC_RELEASE); }
     int32_t state(int source) const { return __atomic_load_n(&states_[source], __ATOMIC_ACQUIRE); }
-    // The latent of a source that was encoded beside the decoding.
+    // The latent of a source that was encoded beside the decoding, until it is fetched.
     float* open_latent(int source, size_t size) { return latents_[source].reserve(size); }
     const float* latent(int source) const { return latents_[source].get(); }
+    void close_latent(int source) { latents_[source] = Array<float>(); }
     // Forgets a source; its memory serves the next one, unless it is much.
     void close_source(int source) {
         if (sources_[source].bytes() > MUCH) sources_[source] = Array<Half>();
-        if (latents_[source].bytes() > MUCH) latents_[source] = Array<float>();
+        close_latent(source);
     }
     // Begins an empty row that reads `source`.
     void bind(int row, int source) {

@@ -103,11 +103,11 @@ class NativeCache:
         """Return whether a source that was begun or added can be read."""
         return SourceState(self._library.stele_source_state(self._handle, index))
 
-    def latent(self, index: int) -> Tensor:
-        """Return a copy of the latent [length, width] of a source that was begun and is ready."""
+    def take_latent(self, index: int) -> Tensor:
+        """Return, once, the latent [length, width] of a source that was begun and is ready."""
         shape = self._lengths[index], self._network.config.width
         latent = np.empty(shape, np.float32)
-        self._library.stele_latent(self._handle, index, latent.ctypes.data, latent.size)
+        self._library.stele_take_latent(self._handle, index, latent.ctypes.data, latent.size)
         return torch.from_numpy(latent)
 
     def help(self, *, may_wait: bool) -> bool:

@@ -110,7 +110,7 @@ _SIGNATURES: dict[str, tuple[object, list[object]]] = {
     "stele_help": (c_int, [c_void_p, c_int, POINTER(c_int32)]),
     "stele_forget": (c_int, [c_void_p, c_void_p, c_int]),
     "stele_source_state": (c_int, [c_void_p, c_int]),
-    "stele_latent": (None, [c_void_p, c_int, c_void_p, c_size_t]),
+    "stele_take_latent": (None, [c_void_p, c_int, c_void_p, c_size_t]),
     "stele_decode": (c_int, [c_void_p, c_void_p, POINTER(Ask), POINTER(Found)]),
     "stele_run": (c_int, [c_void_p, c_void_p, POINTER(Run)]),
 }
@@ -125,7 +125,7 @@ _SHORT = {
     "stele_suppress",
     "stele_begin_sources",
     "stele_source_state",
-    "stele_latent",
+    "stele_take_latent",
     "stele_close_source",
     "stele_bind",
     "stele_reorder",

@@ -64,9 +64,9 @@ class NativeMachine:
         """Return whether a source that is held can be read."""
         return self._cache.state(self._sources.index(source))
 
-    def latent(self, source: Source) -> Tensor:
-        """Return the latent [length, width] of a source that was begun and is ready."""
-        return self._cache.latent(self._sources.index(source))
+    def take_latent(self, source: Source) -> Tensor:
+        """Return, once, the latent [length, width] of a source that was begun and is ready."""
+        return self._cache.take_latent(self._sources.index(source))
 
     def help(self, *, may_wait: bool) -> bool:
         """Encode in this thread some of what was begun.

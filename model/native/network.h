@@ -1,6 +1,9 @@
 // An encoder-decoder Transformer over eight-bit layers: whole encodings and decode steps.
 #pragma once
+#include <algorithm>
+#include <atomic>
 #include <memory>
+#include <new>
 #include <vector>
 
 #include "beside.h"
@@ -124,6 +127,10 @@ class Network {
         if (!beside_) beside_ = std::make_unique<Beside>(*this);
         return *beside_;
     }
+    // As `Beside::forget`, whether or not it was begun.
+    void forget(const Cache& cache, int source) {
+        if (beside_) beside_->forget(cache, source);
+    }
 
   private:
     struct Scratch {  // of one thread
@@ -143,7 +150,9 @@ class Network {
     void timed(Measure& measure, double products, bool divides, Body&& body);
     template <class Piece>
     void apart(int pieces, Piece&& piece);
-    int threads(Way way) const { return way == Way::together ? team_.size() : 1; }
+    // How many threads may work: all but the one that encodes beside.
+    int workers() const { return std::max(1, team_.size() - (beside_ && beside_->is_busy())); }
+    int threads(Way way) const { return way == Way::together ? workers() : 1; }
     void reserve(int rows, size_t scores);
     void begin_row(const Stack& stack, int row, int token, int position, Norm first);
     void leave(int row, const Norm& own, const Norm& next);
@@ -185,22 +194,30 @@ class Network {
 // Calls `body(way)` with the way that such work is worth.
 template <class Body>
 void Network::timed(Measure& measure, double products, bool divides, Body&& body) {
-    const bool is_alone = team_.size() == 1 || (beside_ && beside_->is_busy());  // which has the other core
-    if (is_alone || products < 2 * thread_products_) return body(Way::alone);
+    if (workers() == 1 || products < 2 * thread_products_) return body(Way::alone);
     const Way way = measure.way(products, divides);
     const auto began = std::chrono::steady_clock::now();
     body(way);
     measure.record(products, way, std::chrono::duration<double>(std::chrono::steady_clock::now() - began).count());
 }
 
-// Calls `piece(network, i)` for 0..pieces-1, on all threads, each with a network of its own.
+// Calls `piece(network, i)` for 0..pieces-1, on all threads, each with a network of its own. Pieces may
+// run out of memory; what is thrown never leaves a thread.
 template <class Piece>
 void Network::apart(int pieces, Piece&& piece) {
     while (static_cast<int>(desks_.size()) < team_.size() - 1) desks_.push_back(std::make_unique<Network>(*this));
-    team_.run(team_.size(), [&](Member& member) {
+    std::atomic<bool> lacks_memory{false};
+    team_.run(workers(), [&](Member& member) {
         Network& desk = member.index() ? *desks_[member.index() - 1] : *this;
-        member.share_on(pieces, [&](int i) { piece(desk, i); });
+        member.share_on(pieces, [&](int i) {
+            try {
+                piece(desk, i);
+            } catch (const std::exception&) {
+                lacks_memory = true;
+            }
+        });
     });
+    if (lacks_memory) throw std::bad_alloc();
 }
 
 }  // namespace stele

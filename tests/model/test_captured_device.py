@@ -156,7 +156,7 @@ def test_a_gpus_streams_order_encoder_decode_and_copies(monkeypatch: pytest.Monk
 
     assert found == super(CapturedRunner, expected).launch([0], 3).result()
     step, read = ("copy", "waits", "decode"), ("host", "waits", "copy")
-    said = ("host", "waits", "default")  # that earlier words of rows have been heard
+    said = ("host", "waits", "decode")  # that earlier words of rows have been heard
     assert fake.log == [("decode", "waits", "encode"), said, step, step, read, step, read, read]
 
 

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 import torch
 
-from model import DecodingOptions, Runner
+from model import Arrival, DecodingOptions, Runner
 from model.backends import cpu
-from model.captured import device
+from model.captured import beams, device
 from model.captured.settings import CaptureSettings
 from model.decoding.options import EarlyStopping
 from model.eager import EagerMachine
@@ -54,8 +54,6 @@ def launched(runner: Runner, request: Request, steps: int = 40) -> Outcome:
 
 
 def _arrival(request: Request) -> Any:
-    from model import Arrival
-
     return Arrival(tuple(range(request.options.rows)), request.source, request.options)
 
 
@@ -390,3 +388,18 @@ def test_a_search_says_how_many_steps_it_took() -> None:
         1,
         2,
     ]
+
+
+@torch.inference_mode()
+def test_a_search_that_has_stopped_stays_as_it_was_while_others_go_on() -> None:
+    memory = CapturedRunner(tiny_network(), 4).memory
+    memory.slots.ancestors[:4] = torch.arange(4, dtype=torch.int32)[:, None]
+    memory.slots.is_active[:4] = torch.tensor([1, 1, 0, 0])
+    rows, parents = torch.tensor([[0, 1], [2, 3]]), torch.tensor([[0, 0], [2, 2]])
+    scores = torch.full((2, 2), -5.0, dtype=torch.float64)
+    following = beams._Next(rows, parents, rows.int(), scores)
+
+    beams._take_over(following, torch.arange(4, dtype=torch.int32), memory)
+
+    assert memory.slots.ancestors[:4, 0].tolist() == [0, 0, 2, 3]
+    assert memory.score[:4].tolist() == [-5.0, -5.0, 0.0, 0.0]

@@ -111,6 +111,23 @@ def test_a_latent_on_another_device_is_looked_at_when_it_is_asked_for_again() ->
     assert (cache.hits, cache.misses) == (2, 3)
 
 
+def test_a_latent_on_another_device_is_looked_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    looks: list[Tensor] = []
+
+    def look(latent: Tensor) -> bool:
+        looks.append(latent)
+        return True
+
+    monkeypatch.setattr("model.latent_cache._is_finite", look)
+    cache = LatentCache(lambda _: [torch.ones(2, 4).as_subclass(Elsewhere)], max_bytes=1000)
+    counts = []
+    for _ in range(4):
+        cache.fetch([source(1)])
+        counts.append(len(looks))
+
+    assert counts == [0, 1, 1, 1]
+
+
 def test_clearing_forgets_latents_and_keeps_counts() -> None:
     cache = LatentCache(Encoder(), max_bytes=1000)
     cache.fetch([source(1)])

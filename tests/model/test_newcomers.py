@@ -30,6 +30,7 @@ class Machine:
 
     def __init__(self, helps: Sequence[Source] = ()) -> None:
         self.states: dict[Source, SourceState] = {}
+        self.forgotten: set[Source] = set()
         self.helps = list(helps)  # what each call for help encodes
         self.waits: list[bool] = []  # whether it might wait
 
@@ -37,9 +38,10 @@ class Machine:
         self.states |= dict.fromkeys(sources, SourceState.BEGUN)
 
     def state(self, source: Source) -> SourceState:
-        return self.states[source]
+        assert source not in self.forgotten
+        return self.states.get(source, SourceState.READY)
 
-    def latent(self, source: Source) -> Tensor:
+    def take_latent(self, source: Source) -> Tensor:
         return torch.full((len(source), 4), float(source[0]))
 
     def help(self, *, may_wait: bool) -> bool:
@@ -109,6 +111,17 @@ def test_a_source_that_fails_takes_only_its_own_readers() -> None:
     assert newcomers.held_back([1, 2, 3, 4]) == {3: FAILED}
 
 
+def test_who_comes_later_for_a_source_that_failed_fails_too() -> None:
+    newcomers = awaiting(machine := Machine(), {1: (1,)})
+    machine.states[(1,)] = SourceState.FAILED
+    assert newcomers.held_back([2]) == {}  # its reader is not due, and holds it still
+
+    newcomers.add(9, (1,))
+    newcomers.add(8, (2,))
+
+    assert newcomers.held_back([2, 8, 9]) == {9: FAILED}
+
+
 def test_latents_are_kept_of_what_succeeds() -> None:
     latents = LatentCache(lambda _: [], 10_000)
     newcomers = Newcomers(cast(NativeMachine, machine := Machine()), latents)
@@ -129,7 +142,7 @@ def test_a_source_whose_last_reader_leaves_is_forgotten() -> None:
     newcomers.leave(1)
     assert newcomers.held_back([2, 7, 8, 9]) == {2: AWAITED}
     newcomers.leave(2)
-    del machine.states[(1,)]  # as the machine does: to ask for it would raise
+    machine.forgotten.add((1,))  # nobody may ask for it any more
 
     assert newcomers.held_back([3, 7, 8, 9]) == {3: AWAITED}
 
@@ -188,7 +201,7 @@ def test_what_is_encoded_beside_has_the_bits_of_what_is_encoded_at_once(
         logits.append(found.logits)
     assert torch.equal(*logits)
     for index, latent in enumerate(latents):
-        assert torch.equal(beside.latent(index), latent)
+        assert torch.equal(beside.take_latent(index), latent)
 
 
 @NEEDS_LIBRARY

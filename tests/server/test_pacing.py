@@ -5,7 +5,7 @@ import pytest
 
 from model import DecodingOptions, Step
 from server.generation import Finish, Generation
-from server.pacing import MOST_STEPS, Pacer, period_s, rows_by_step, steps_at_once
+from server.pacing import MOST_STEPS, Pacer, period_s, rows_by_step, steps_at_once, wants_first
 
 
 def generation(identity: int, *, streams: bool = True) -> Generation:
@@ -42,6 +42,16 @@ def test_a_few_streams_do_not_see_that_tokens_come_together(
     step_s: float, steps: int, streams: int
 ) -> None:
     assert steps_at_once(step_s, 60.0, streams, is_awaited=False) == steps
+
+
+def test_the_first_token_of_one_of_few_streams_comes_by_itself() -> None:
+    begun, beginning, collected = generation(1), generation(2), generation(3, streams=False)
+    begun.first_token_at = 0.0
+
+    assert wants_first([begun, beginning], 2)
+    assert not wants_first([begun, collected], 1)
+    assert not wants_first([collected], 0)
+    assert not wants_first([begun, beginning], 5)
 
 
 def test_a_few_streams_are_told_every_token() -> None:
