@@ -82,23 +82,18 @@ class Runner:
         device = torch.device("cpu") if isinstance(network, NativeNetwork) else network.device
         tensor = torch.tensor(suppressed, dtype=torch.long, device=device)
         self._chooser = chooser = Chooser(table, self.config.eos, tensor)
-        self._machine: Machine
-        native = None
+        machine: Machine
+        beside = None
         if isinstance(network, NativeNetwork):
             if captured:
                 raise ValueError("the compiled library's steps cannot be captured")
             network.suppress(suppressed)
-            self._machine = native = NativeMachine(network, rows, max_target, table, chooser)
+            machine = native = NativeMachine(network, rows, max_target, table, chooser)
+            beside = native if network.threads > 1 else None
         else:
-            is_captured = device.type != "cpu" if captured is None else bool(captured)
-            settings = captured if isinstance(captured, CaptureSettings) else CaptureSettings()
-            self._machine = (
-                captured_machine(network, rows, max_target, table, chooser, tensor, settings)
-                if is_captured
-                else None
-            ) or EagerMachine(network, rows, max_target, table, chooser)
-        self.latents = LatentCache(self._machine.encode, latent_bytes)
-        beside = native if isinstance(network, NativeNetwork) and network.threads > 1 else None
+            machine = _machine(network, rows, max_target, table, chooser, tensor, captured)
+        self._machine = machine
+        self.latents = LatentCache(machine.encode, latent_bytes)
         self._newcomers = Newcomers(beside, self.latents)
         self._targets: dict[int, Target] = {}  # by their first rows
         self._unhealthy: set[int] = set()
@@ -271,6 +266,23 @@ class Runner:
 
     def __repr__(self) -> str:
         return f"<Runner {self._table!r} {self._machine!r} {self.latents!r}>"
+
+
+def _machine(
+    network: EncoderDecoder,
+    rows: int,
+    max_target: int,
+    table: RowTable,
+    chooser: Chooser,
+    suppressed: torch.Tensor,
+    captured: bool | CaptureSettings | None,
+) -> Machine:
+    """Return the machine for a network of PyTorch; arguments as of `Runner`."""
+    own = network, rows, max_target, table, chooser
+    is_captured = network.device.type != "cpu" if captured is None else bool(captured)
+    settings = captured if isinstance(captured, CaptureSettings) else CaptureSettings()
+    machine = captured_machine(*own, suppressed, settings) if is_captured else None
+    return machine or EagerMachine(*own)
 
 
 def _verify_tokens(tokens: Sequence[int], vocabulary: int) -> None:

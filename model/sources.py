@@ -14,6 +14,7 @@ class Held:
         is_clean: whether all that its place holds is finite.
     """
 
+    key: Hashable
     index: int
     rows: int = 0
     is_clean: bool = True
@@ -40,6 +41,10 @@ class SourceTable:
         """Return the place of a source that is held."""
         return self._held[key].index
 
+    def read_by(self, row: int) -> Hashable:
+        """Return the source that a row reads."""
+        return self._key_of[row]
+
     def next_indices(self, count: int) -> list[int]:
         """Return the places that the next `count` sources will be added at."""
         return heapq.nsmallest(count, self._free)
@@ -50,7 +55,7 @@ class SourceTable:
         Raises:
             IndexError: there is no free place.
         """
-        self._held[key] = Held(heapq.heappop(self._free), is_clean=is_clean)
+        self._held[key] = Held(key, heapq.heappop(self._free), is_clean=is_clean)
 
     def bind(self, row: int, key: Hashable) -> int:
         """Let a free row read the source `key`; returns its place."""

@@ -73,7 +73,7 @@ class CapturedMachine:
         self._config = config = network.config
         device = network.device
         self._device: Device = Host() if device.type == "cpu" else Cuda(device)
-        self._slots, self._entries = rows, settings.late + 2
+        self._entries = settings.late + 2
         sizes = buckets(rows, settings.bucket_min)
         weights = gather(network, max_target)
         tokens = settings.encoder_tokens
@@ -260,12 +260,8 @@ class CapturedMachine:
         self._is_interrupted = True
 
     def __repr__(self) -> str:
-        bound = self._sources.bound
         steps = ", ".join(map(str, self._steps.buckets))
-        return (
-            f"<CapturedMachine {bound}/{self._slots} rows, "
-            f"{len(self._sources)}/{self._slots} sources, steps of {steps} rows>"
-        )
+        return f"<CapturedMachine {self._sources!r}, steps of {steps} rows>"
 
 
 def captured_machine(

@@ -1,5 +1,8 @@
 """Memory: every tensor that captured steps read or write, allocated once and never rebound."""
 
+from collections.abc import Mapping
+from functools import partial
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -85,25 +88,14 @@ class Memory:
             shape = (layers, count, heads, round_up(length, LENGTH_STEP), head_dim)
             return torch.zeros(shape, dtype=dtype, device=device)
 
-        def numbers(*shape: int) -> Tensor:
-            return torch.zeros(shape, dtype=torch.int32, device=device)
-
+        numbers = partial(_numbers, device)
         self.keys, self.values = pool(max_target), pool(max_target)
         self.source_keys, self.source_values = pool(max_source), pool(max_source)
         self.source_length = numbers(count)
         self.numbers = numbers(len(_NAMES), count)
         self.wide = torch.zeros(WIDE, count, dtype=torch.int64, device=device)
         by_name = dict(zip(_NAMES, self.numbers, strict=True))
-        self.slots = Slots(
-            token=by_name["token"],
-            position=by_name["position"],
-            is_active=by_name["is_active"],
-            minimum=by_name["minimum"],
-            max_position=by_name["max_position"],
-            history=numbers(count, capacity + 1),
-            ancestors=numbers(count, capacity),
-            forced=numbers(count, capacity).fill_(-1),
-        )
+        self.slots = _slots(by_name, count, capacity, device)
         self.source_of_slot, self.prefix = by_name["source"], by_name["prefix"]
         self.top_k, self.renormalises = by_name["top_k"], by_name["renormalises"]
         self.temperature = by_name["temperature"].view(torch.float32)
@@ -143,3 +135,21 @@ class Memory:
         """Overwrite keys and values of a source that may not be finite."""
         for cells in (self.source_keys, self.source_values):
             cells[:, source].zero_()
+
+
+def _numbers(device: torch.device, *shape: int) -> Tensor:
+    return torch.zeros(shape, dtype=torch.int32, device=device)
+
+
+def _slots(by_name: Mapping[str, Tensor], count: int, capacity: int, device: torch.device) -> Slots:
+    """Return what operations see of `count` slots of so many positions."""
+    return Slots(
+        token=by_name["token"],
+        position=by_name["position"],
+        is_active=by_name["is_active"],
+        minimum=by_name["minimum"],
+        max_position=by_name["max_position"],
+        history=_numbers(device, count, capacity + 1),
+        ancestors=_numbers(device, count, capacity),
+        forced=_numbers(device, count, capacity).fill_(-1),
+    )

@@ -1,7 +1,6 @@
 """Sources: who reads which, from latents to keys and values of every layer's cross-attention."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Hashable, Sequence
 
 import numpy as np
 import torch
@@ -12,14 +11,7 @@ from model.captured.memory import Memory
 from model.captured.network import linear
 from model.captured.weights import Linear
 from model.latent_cache import Source
-
-
-@dataclass(slots=True)
-class _Held:
-    index: int
-    written: Mark | None  # after which it can be read; None once that has been seen
-    rows: int = 0  # that read it
-    is_clean: bool = True
+from model.sources import Held, SourceTable
 
 
 class Sources:
@@ -36,45 +28,38 @@ class Sources:
         """
         self._most_tokens = most_tokens
         self._memory, self._projection, self._device = memory, projection, device
-        self._free = list(reversed(range(sources)))
-        self._held: dict[Source, _Held] = {}
-        self._source_of: dict[int, Source] = {}  # by row
+        self._table = SourceTable(sources)
+        self._written: dict[Hashable, Mark] = {}  # after which it can be read; until that is seen
 
     def __contains__(self, source: Source) -> bool:
-        return source in self._held
-
-    def __len__(self) -> int:
-        return len(self._held)
-
-    @property
-    def bound(self) -> int:
-        """How many rows read one."""
-        return len(self._source_of)
+        return source in self._table
 
     def index(self, row: int) -> int:
         """Return where the source of a row is."""
-        return self._held[self._source_of[row]].index
+        return self._table.index(self._table.read_by(row))
 
     def pending(self, row: int) -> Mark | None:
         """Return the mark after which the source of a row can be read, unless it can be now."""
-        held = self._held[self._source_of[row]]
-        if held.written is not None and held.written.query():
-            held.written = None
-        return held.written
+        source = self._table.read_by(row)
+        mark = self._written.get(source)
+        if mark is None or not mark.query():
+            return mark
+        del self._written[source]
+        return None
 
     def add(self, sources: Sequence[Source], latents: Sequence[Tensor]) -> None:
         """Take in sources by their latents [length, width]; nothing waits for the device."""
         if not sources:
             return
-        indices = self._free[-len(sources) :]
-        held: list[_Held] = []
+        indices = self._table.next_indices(len(sources))
+        marks: list[Mark] = []
         with self._device.encoding():
             for some in _chunks([len(latent) for latent in latents], self._most_tokens):
                 self._write(indices[some], latents[some])
-                written = self._device.mark()
-                held += [_Held(index, written) for index in indices[some]]
-        del self._free[-len(sources) :]
-        self._held.update(zip(sources, held, strict=True))
+                marks += [self._device.mark()] * len(indices[some])
+        for source in sources:
+            self._table.add(source)
+        self._written |= dict(zip(sources, marks, strict=True))
 
     def _write(self, indices: Sequence[int], latents: Sequence[Tensor]) -> None:
         """Project some latents at once, without padding, and scatter them to their places."""
@@ -96,30 +81,26 @@ class Sources:
 
     def bind(self, row: int, source: Source) -> None:
         """Let a row read a source."""
-        self._held[source].rows += 1
-        self._source_of[row] = source
+        self._table.bind(row, source)
 
     def release(self, row: int, *, is_clean: bool) -> None:
         """Let a row read nothing; its source goes with its last row."""
-        source = self._source_of.pop(row)
-        held = self._held[source]
-        held.rows -= 1
-        held.is_clean &= is_clean
-        if not held.rows:
-            self._drop(source)
+        if dropped := self._table.release(row, is_clean=is_clean):
+            self._drop(dropped)
 
     def drop_unread(self) -> None:
         """Give up every source that no row is bound to."""
-        for source, held in list(self._held.items()):
-            if not held.rows:
-                self._drop(source)
+        for dropped in self._table.drop_unread():
+            self._drop(dropped)
 
-    def _drop(self, source: Source) -> None:
-        held = self._held.pop(source)
-        if not held.is_clean:
+    def _drop(self, source: Held) -> None:
+        self._written.pop(source.key, None)
+        if not source.is_clean:
             with self._device.decoding():
-                self._memory.clean_source(held.index)
-        self._free.append(held.index)
+                self._memory.clean_source(source.index)
+
+    def __repr__(self) -> str:
+        return repr(self._table)
 
 
 def _chunks(lengths: Sequence[int], most_tokens: int) -> list[slice]:

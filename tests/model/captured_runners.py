@@ -109,7 +109,7 @@ class PoisonedRunner(CapturedRunner):
     def _poison(self) -> None:
         memory = self.memory
         rows = {row for target in self._targets.values() for row in target.rows}
-        sources = {held.index for held in self.machine._sources._held.values()}
+        sources = {held.index for held in self.machine._sources._table._held.values()}
         for cells, used in (
             (memory.keys, rows),
             (memory.values, rows),

@@ -336,7 +336,7 @@ def test_a_newcomer_waits_for_its_source_while_others_run_and_they_then_for_it()
     expected = [run_alone(eager(network, 1), Request(s, options)).tokens for s in sources]
     subject = CapturedRunner(network, 2)
     begin(subject, sources, options)
-    subject.machine._sources._held[sources[1]].written = _Unreached(4)
+    subject.machine._sources._written[sources[1]] = _Unreached(4)
 
     found = [list(step.tokens) for step in Runner.launch(subject, [0, 1], 12).result()]
     assert [len(tokens) for tokens in found] == [4, 0]

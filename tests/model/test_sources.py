@@ -13,7 +13,7 @@ def test_a_source_keeps_its_place_until_its_last_row_is_released() -> None:
 
     assert table.release(2) is None
     assert "a" in table
-    assert table.release(0) == Held(0)
+    assert table.release(0) == Held("a", 0)
     assert "a" not in table
     assert repr(table) == "0/3 rows, 0/3 sources"
 
@@ -39,7 +39,7 @@ def test_sources_that_no_row_reads_are_dropped_on_demand() -> None:
     table.bind(0, "read")
     table.add("unread")
 
-    assert table.drop_unread() == [Held(1)]
+    assert table.drop_unread() == [Held("unread", 1)]
     assert "read" in table
     assert table.next_indices(2) == [1]
 
