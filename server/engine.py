@@ -278,8 +278,9 @@ class Engine:
             self._step_s,
             scheduler.first_deadline() - now,
             scheduler.streaming,
-            is_awaited=bool(scheduler.waiting or self._device.waiting or not self._inbox.empty())
+            is_awaited=bool(self._device.waiting or not self._inbox.empty())
             or wants_first(scheduler.running.values(), scheduler.streaming),
+            is_full=bool(scheduler.waiting),
         )
 
     def _observe_steps(

@@ -13,13 +13,18 @@ if TYPE_CHECKING:
 
 MOST_STEPS = 8
 _LONGEST_S = 0.02  # of several steps together
-_UNSEEN_S = 0.002  # the same, where a stream is told every token: nobody sees them come together
+_UNSEEN_S = 0.002  # the same, where a stream is told every token, or somebody waits for a slot
+_MOST_WAITED = (
+    3  # steps together while somebody waits: a slot that gets free may stand empty for two
+)
 _FEW = 4  # streams that are told every token
 _EVENT_S = 1e-4  # of the event loop, to tell one stream what is new and to write it out
 _SHARE = 0.02  # of the event loop's time that telling many streams may take
 
 
-def steps_at_once(step_s: float, left_s: float, streams: int, *, is_awaited: bool) -> int:
+def steps_at_once(
+    step_s: float, left_s: float, streams: int, *, is_awaited: bool, is_full: bool = False
+) -> int:
     """Return how many tokens of each row to decode in one call.
 
     Several cost less than one call each, but only one is decoded where somebody waits for what
@@ -29,12 +34,14 @@ def steps_at_once(step_s: float, left_s: float, streams: int, *, is_awaited: boo
         step_s: what a step took lately.
         left_s: until the first deadline.
         streams: how many run; many are told seldom anyway.
-        is_awaited: somebody waits for a slot, for the device, or for a first token.
+        is_awaited: somebody waits for the device, or for a first token.
+        is_full: somebody waits for a slot.
     """
     if is_awaited or left_s < 2 * _LONGEST_S:
         return 1
-    longest_s = _UNSEEN_S if 0 < streams <= _FEW else _LONGEST_S
-    return MOST_STEPS if step_s * MOST_STEPS <= longest_s else max(1, int(longest_s / step_s))
+    longest_s = _UNSEEN_S if is_full or 0 < streams <= _FEW else _LONGEST_S
+    most = _MOST_WAITED if is_full else MOST_STEPS
+    return most if step_s * most <= longest_s else max(1, int(longest_s / step_s))
 
 
 def wants_first(running: Iterable[Generation], streams: int) -> bool:

@@ -44,6 +44,14 @@ def test_a_few_streams_do_not_see_that_tokens_come_together(
     assert steps_at_once(step_s, 60.0, streams, is_awaited=False) == steps
 
 
+@pytest.mark.parametrize("streams", [0, 1, 64])
+@pytest.mark.parametrize(("step_s", "steps"), [(0.0001, 3), (0.0009, 2), (0.0011, 1), (0.02, 1)])
+def test_a_slot_is_not_awaited_for_more_than_a_few_short_steps(
+    step_s: float, steps: int, streams: int
+) -> None:
+    assert steps_at_once(step_s, 60.0, streams, is_awaited=False, is_full=True) == steps
+
+
 def test_the_first_token_of_one_of_few_streams_comes_by_itself() -> None:
     begun, beginning, collected = generation(1), generation(2), generation(3, streams=False)
     begun.first_token_at = 0.0
