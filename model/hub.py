@@ -212,7 +212,8 @@ def _log_bar() -> Any:
         _next_at = time.monotonic() + _LOG_PERIOD_S  # of all bars together
 
         def __init__(self, *positional: Any, **named: Any) -> None:
-            named |= {"disable": False, "leave": False}
+            # Each update may show itself: the period below is what limits them.
+            named |= {"disable": False, "leave": False, "mininterval": 0, "miniters": 1}
             super().__init__(*positional, **named)  # type: ignore[no-untyped-call]
 
         def display(self, *_: Any, **__: Any) -> None:
