@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import pytest
+from huggingface_hub.utils.tqdm import enable_progress_bars
 
 from model import HubError, Reference, load
 from model.hub import resolve
@@ -305,6 +306,7 @@ def test_without_a_terminal_progress_is_log_lines(
     caplog: pytest.LogCaptureFixture,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
+    enable_progress_bars()  # what another test loads may have disabled them for the process
     monkeypatch.setattr("model.hub._LOG_PERIOD_S", 0.0)
     caplog.set_level(logging.INFO, "model.hub")
     hub.add(NAME, {**CHECKPOINT, "model.safetensors": b"w" * 25_000_000})
