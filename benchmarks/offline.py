@@ -49,10 +49,7 @@ def measure_int8(
 ) -> None:
     """Stele and CTranslate2 in int8, CTranslate2 with the threads that suit each case best."""
     started = {"stele": Worker("stele", checkpoint, precision="int8", rows=_slots(cases))}
-    for threads, (intra, inter) in settings.items():
-        started[threads] = Worker(
-            "ctranslate2", bench.converted(label), precision="int8", intra=intra, inter=inter
-        )
+    started |= _ctranslate2(bench, label, "int8", settings)
     section = bench.results.sections.setdefault(f"offline, {label}, int8", {})
     with workers(started, bench, f"{label}, int8") as ready:
         peers = {name: ready[name] for name in settings if name in ready}
@@ -99,10 +96,7 @@ def measure_float32(
         "stele": Worker("stele", checkpoint, precision="float32", rows=_slots(cases)),
         "transformers": Worker("transformers", checkpoint),
     }
-    for threads, (intra, inter) in settings.items():
-        started[threads] = Worker(
-            "ctranslate2", bench.converted(label), precision="float32", intra=intra, inter=inter
-        )
+    started |= _ctranslate2(bench, label, "float32", settings)
     section = bench.results.sections.setdefault(f"offline, {label}, float32", {})
     with workers(started, bench, f"{label}, float32") as ready:
         for number, case in enumerate(cases):
@@ -122,6 +116,17 @@ def measure_float32(
             }
             section[case.name] = figures
             bench.say(f"{label}, float32, {case.name}: {_line(figures)}")
+
+
+def _ctranslate2(
+    bench: Bench, label: str, precision: str, settings: Mapping[str, tuple[int, int]]
+) -> dict[str, Worker]:
+    """Begin to load one of CTranslate2 for each way to use threads."""
+    model = bench.converted(label)
+    return {
+        name: Worker("ctranslate2", model, precision=precision, intra=intra, inter=inter)
+        for name, (intra, inter) in settings.items()
+    }
 
 
 def _slots(cases: Sequence[Case]) -> int:

@@ -14,9 +14,7 @@ if TYPE_CHECKING:
 MOST_STEPS = 8
 _LONGEST_S = 0.02  # of several steps together
 _UNSEEN_S = 0.002  # the same, where a stream is told every token, or somebody waits for a slot
-_MOST_WAITED = (
-    3  # steps together while somebody waits: a slot that gets free may stand empty for two
-)
+_MOST_WAITED = 3  # steps together then: a slot that gets free stands empty for two at most
 _FEW = 4  # streams that are told every token
 _EVENT_S = 1e-4  # of the event loop, to tell one stream what is new and to write it out
 _SHARE = 0.02  # of the event loop's time that telling many streams may take

@@ -42,8 +42,8 @@ class Settings(BaseSettings):
     source_tokens_per_tick: int = Field(
         256,
         ge=1,
-        description="Source tokens encoded between two decode steps while every slot is taken, "
-        "more while fewer are; one source at least.",
+        description="Source tokens encoded at once, between two decode steps or beside them, while "
+        "every slot is taken, more while fewer are; one source at least.",
     )
     latent_cache_bytes: int = Field(
         256 * 2**20, ge=0, description="Encoder outputs kept for reuse."

@@ -11,7 +11,13 @@ from model.captured.machine import CapturedMachine
 from model.captured.memory import Memory
 from model.captured.settings import CaptureSettings
 from model.transformer import EncoderDecoder
-from tests.model.driver import Outcome, Request, random_source
+from tests.model.driver import (
+    Outcome,
+    Request,
+    random_beams,
+    random_sampling,
+    random_source,
+)
 from tests.model.networks import EOS
 
 PREFIX = (9, EOS, 77)  # the end token does not end what begins with it
@@ -42,23 +48,10 @@ def random_runs(
 def _kind(rng: random.Random) -> dict[str, Any]:
     kind = rng.choice(["greedy", "sampling", "beams"])
     if kind == "sampling":
-        return {
-            "temperature": rng.uniform(0.3, 2.0),
-            "top_k": rng.choice([0, 5, 40]),
-            "top_p": rng.choice([1.0, 0.8]),
-            "seed": rng.randrange(2**64),
-        }
+        return random_sampling(rng)
     if kind == "greedy":
         return {}
-    beams = rng.randint(2, 4)
-    return {
-        "num_beams": beams,
-        "num_hypotheses": rng.randint(1, beams),
-        "length_penalty": rng.choice([0.0, 1.0, 2.0]),
-        "early_stopping": rng.choice([True, False, "never"]),
-        "renormalises": rng.choice([True, False]),
-        "wants_scores": rng.random() < 0.5,
-    }
+    return random_beams(rng, 4) | {"wants_scores": rng.random() < 0.5}
 
 
 class CapturedRunner(Runner):

@@ -69,22 +69,32 @@ def _random_choice(rng: random.Random) -> dict[str, Any]:
     """Greedy, sampling, beams or alternatives."""
     kind = rng.choice(["greedy", "sampling", "sampling", "beams", "alternatives"])
     if kind == "sampling":
-        return {
-            "temperature": rng.uniform(0.3, 2.0),
-            "top_k": rng.choice([0, 5, 40]),
-            "top_p": rng.choice([1.0, 0.8]),
-            "seed": rng.randrange(2**64),
-        }
+        return random_sampling(rng)
     if kind == "beams":
-        beams = rng.randint(2, 6)
-        return {
-            "num_beams": beams,
-            "num_hypotheses": rng.randint(1, beams),
-            "length_penalty": rng.choice([0.0, 1.0, 2.0]),
-            "early_stopping": rng.choice([True, False, "never"]),
-            "renormalises": rng.choice([True, False]),
-        }
+        return random_beams(rng, 6)
     return {"alternatives": rng.randint(1, 4)} if kind == "alternatives" else {}
+
+
+def random_sampling(rng: random.Random) -> dict[str, Any]:
+    """Options of a request that draws."""
+    return {
+        "temperature": rng.uniform(0.3, 2.0),
+        "top_k": rng.choice([0, 5, 40]),
+        "top_p": rng.choice([1.0, 0.8]),
+        "seed": rng.randrange(2**64),
+    }
+
+
+def random_beams(rng: random.Random, most: int) -> dict[str, Any]:
+    """Options of a search of up to `most` beams."""
+    beams = rng.randint(2, most)
+    return {
+        "num_beams": beams,
+        "num_hypotheses": rng.randint(1, beams),
+        "length_penalty": rng.choice([0.0, 1.0, 2.0]),
+        "early_stopping": rng.choice([True, False, "never"]),
+        "renormalises": rng.choice([True, False]),
+    }
 
 
 def _has_ended(request: Request, outcome: Outcome, eos: int) -> bool:
