@@ -12,7 +12,7 @@ from functools import partial
 from typing import TypeVar
 
 import torch
-from fastapi import FastAPI
+from fastapi import APIRouter, FastAPI
 from prometheus_client import CollectorRegistry
 from starlette.middleware.cors import CORSMiddleware
 
@@ -24,10 +24,10 @@ from server.engine import Engine
 from server.messages import Request, Update
 from server.metrics import Metrics
 from server.problems import install
-from server.routes import generate, health, translate
+from server.routes import health, translate
 from server.scheduler import Scheduler
 from server.serving import Serving
-from server.settings import Settings
+from server.settings import Dialect, Settings
 from server.text.languages import LanguageDetector
 from server.translator import Translator
 
@@ -70,7 +70,7 @@ def create_app(settings: Settings, models: Sequence[Model] | None = None) -> Fas
     )
     app.state.serving = serving
     install(app)
-    for router in (translate.router, translate.native, generate.router, health.router):
+    for router in _routers(settings.dialects):
         app.include_router(router)
     if settings.cors_origin:
         app.add_middleware(
@@ -82,6 +82,16 @@ def create_app(settings: Settings, models: Sequence[Model] | None = None) -> Fas
         )
     app.add_middleware(AccessLog, metrics=metrics)
     return app
+
+
+def _routers(dialects: Sequence[Dialect]) -> list[APIRouter]:
+    """Return our own routes and those of `dialects`; what nobody speaks is not imported."""
+    routers = [translate.router, translate.native, health.router]
+    if "tgi" in dialects:
+        from server.routes import generate
+
+        routers.append(generate.router)
+    return routers
 
 
 async def _load(serving: Serving, models: Sequence[Model] | None) -> None:

@@ -113,6 +113,7 @@ def serve(
         float | None, typer.Option(help=_help("request_timeout_s"))
     ] = None,
     drain_delay_s: Annotated[float | None, typer.Option(help=_help("drain_delay_s"))] = None,
+    dialects: Annotated[str | None, typer.Option(help=_help("dialects"))] = None,
     cors_origin: Annotated[str | None, typer.Option(help=_help("cors_origin"))] = None,
     log_level: Annotated[str | None, typer.Option(help=_help("log_level"))] = None,
 ) -> None:

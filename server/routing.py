@@ -13,6 +13,7 @@ from server.reading import Delta, Reading
 from server.results import Result
 from server.serving import Serving
 from server.text.languages import Detection
+from server.text.rules import PLAIN, TextRules
 from server.translator import Translator, read_through
 
 
@@ -96,6 +97,7 @@ async def prepare(
     fields: DecodingFields,
     wishes: Wishes,
     *,
+    rules: TextRules = PLAIN,
     model: str | None = None,
     timeout_s: float,
 ) -> Translation:
@@ -128,6 +130,7 @@ async def prepare(
             target,
             fields,
             wishes,
+            rules=rules,
             timeout_s=timeout_s,
         )
         prepared.append(Share(translator, indices, reading))

@@ -8,6 +8,7 @@ from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 PREFIX = "STELE_"
+Dialect = Literal["libretranslate", "deepl", "openai", "tgi"]
 _INJECTED = ("STELE_PORT", "STELE_SERVICE_")  # by Kubernetes, for a service called stele
 
 
@@ -70,6 +71,11 @@ class Settings(BaseSettings):
     api_keys: Annotated[frozenset[SecretStr], NoDecode] = Field(
         frozenset(), description="Comma-separated; empty: no key is needed."
     )
+    dialects: Annotated[tuple[Dialect, ...], NoDecode] = Field(
+        ("libretranslate", "deepl", "openai", "tgi"),
+        description="Comma-separated APIs that are spoken besides our own: libretranslate, deepl, "
+        "openai, tgi; none for none.",
+    )
     cors_origin: Annotated[tuple[str, ...], NoDecode] = Field(
         (), description="Comma-separated origins that browsers may call from; * for all."
     )
@@ -77,7 +83,12 @@ class Settings(BaseSettings):
         "info", description="Of the log on standard error."
     )
 
-    @field_validator("model", "api_keys", "cors_origin", mode="before")
+    @field_validator("dialects", mode="before")
+    @classmethod
+    def _none_is_a_choice(cls, value: Any) -> Any:
+        return () if value in ("none", ["none"]) else value
+
+    @field_validator("model", "api_keys", "cors_origin", "dialects", mode="before")
     @classmethod
     def _split_commas(cls, value: Any) -> Any:
         if isinstance(value, str):

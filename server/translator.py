@@ -18,8 +18,9 @@ from server.preparation import Preparation, Wishes
 from server.reader import Reader
 from server.reading import Reading
 from server.results import Part, Text
+from server.text.cutting import cut
 from server.text.languages import Detection, closest
-from server.text.segmentation import segment
+from server.text.rules import PLAIN, TextRules
 
 logger = logging.getLogger(__name__)
 
@@ -85,6 +86,7 @@ class Translator:
         fields: DecodingFields,
         wishes: Wishes,
         *,
+        rules: TextRules = PLAIN,
         timeout_s: float,
     ) -> Reading:
         """Prepare a translation; entering the returned context submits it.
@@ -106,7 +108,9 @@ class Translator:
 
         def prepare() -> list[Text]:
             pairs = zip(texts, sources, strict=True)
-            planned = [self._plan(text, source, target, preparation) for text, source in pairs]
+            planned = [
+                self._plan(text, source, target, preparation, rules) for text, source in pairs
+            ]
             preparation.verify(planned)
             return planned
 
@@ -194,6 +198,7 @@ class Translator:
         source: str | Detection,
         target: str,
         preparation: Preparation,
+        rules: TextRules,
     ) -> Text:
         detected, language = (
             (None, source) if isinstance(source, str) else (source, source.language)
@@ -204,7 +209,7 @@ class Translator:
             preparation.reader(self.tokenizer.prompt(piece.text, language, target))
             if piece.is_translatable
             else piece.text
-            for piece in segment(text, language)
+            for piece in cut(text, language, rules)
         ]
         return Text(parts, detected)
 

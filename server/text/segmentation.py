@@ -1,19 +1,12 @@
 """Text cut into what is translated and what stays as it is, without losing a character."""
 
 import re
-from dataclasses import dataclass
 
 import sentencex
 
+from server.text.segments import Segment
+
 _LINE = re.compile(r"[^\r\n]+|[\r\n]+")
-
-
-@dataclass(frozen=True, slots=True)
-class Segment:
-    """A piece of text; the pieces of a text concatenate to it."""
-
-    text: str
-    is_translatable: bool
 
 
 def segment(text: str, language: str) -> list[Segment]:

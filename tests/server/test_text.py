@@ -3,7 +3,8 @@ import random
 import pytest
 
 from server.text.languages import LanguageDetector, closest, english_name
-from server.text.segmentation import Segment, segment
+from server.text.segmentation import segment
+from server.text.segments import Segment
 
 
 @pytest.mark.parametrize(
