@@ -21,6 +21,8 @@ from server.results import Part, Text
 from server.text.cutting import cut
 from server.text.languages import Detection, closest
 from server.text.rules import PLAIN, TextRules
+from server.text.segmentation import clauses
+from server.text.segments import Segment
 
 logger = logging.getLogger(__name__)
 
@@ -205,13 +207,34 @@ class Translator:
         )
         if language == target:
             return Text([text], detected)
-        parts: list[Part] = [
-            preparation.reader(self.tokenizer.prompt(piece.text, language, target))
-            if piece.is_translatable
-            else piece.text
-            for piece in cut(text, language, rules)
-        ]
-        return Text(parts, detected)
+        parts: list[Part] = []
+        warnings = []
+        for piece in cut(text, language, rules):
+            if not piece.is_translatable:
+                parts.append(piece.text)
+                continue
+            readers = self._readers_of(piece, language, target, preparation)
+            if len(readers) > 1:
+                warnings.append(
+                    f"segment {len(parts)} is longer than the model's {self.card.max_source} "
+                    f"tokens: its {len(readers)} parts were translated one by one"
+                )
+            parts += readers
+        return Text(parts, detected, tuple(warnings))
+
+    def _readers_of(
+        self, piece: Segment, source: str, target: str, preparation: Preparation
+    ) -> list[Reader]:
+        """Return a segment's reader, or its clauses' where it is too long for the model."""
+        try:
+            return [preparation.translation(piece, source, target)]
+        except TooLarge:
+            fits = partial(preparation.fits, source=source, target=target)
+            try:
+                pieces = clauses(piece, fits)
+            except ValueError as error:
+                raise TooLarge(str(error)) from error
+            return [preparation.translation(each, source, target) for each in pieces]
 
     def verify_size(self, texts: Sequence[str]) -> None:
         """Raise TooLarge for too many texts or too long a one."""
