@@ -20,8 +20,8 @@ class Picks:
     Attributes:
         tokens: what a row that does not search goes on with; elsewhere anything.
         healthy: whether the row's logits had neither a NaN nor an infinity that counts.
-        candidates: of rows that search; of others that want scores, what was chosen, with its
-            log-probability.
+        candidates: of rows that search, tokens that were asked for by name behind the likeliest;
+            of others that want scores, what was chosen, with its log-probability.
         alignments: of rows whose targets want them.
     """
 
@@ -38,6 +38,7 @@ class _Places:
     rows: list[int] = field(default_factory=list)  # of all places
     choosing: list[int] = field(default_factory=list)
     searching: dict[int, list[int]] = field(default_factory=dict)  # by width
+    asked: dict[int, tuple[int, ...]] = field(default_factory=dict)  # tokens by name
     reported: list[int] = field(default_factory=list)  # log-probabilities are needed
     scored: list[int] = field(default_factory=list)
     normalised: list[int] = field(default_factory=list)  # filters read log-probabilities
@@ -58,6 +59,8 @@ class _Places:
                 choosing += span
                 continue
             found.searching.setdefault(target.search.width, []).extend(span)
+            for index, tokens in zip(target.order, target.search.asked, strict=False):
+                found.asked[span[index]] = tokens
             if target.options.renormalises or target.options.repetition_penalty != 1:
                 found.normalised += span
             if target.options.renormalises:
@@ -149,3 +152,33 @@ def _search(
             reported = raws[line] if place in scored else None
             picks.candidates[place] = Candidates(ids, log_probs[line], reported)
             picks.healthy[place] = healthy[line]
+    for place, asked in places.asked.items():
+        found = picks.candidates[place]
+        more = [token for token in asked if token not in found.tokens]
+        if more:
+            picks.candidates[place] = _with(found, more, logits[place], before, place, place in own)
+
+
+def _with(
+    found: Candidates,
+    tokens: list[int],
+    logits: Tensor,
+    before: _LogProbabilities,
+    place: int,
+    is_own: bool,
+) -> Candidates:
+    """Return the candidates of a row and `tokens` behind them.
+
+    Args:
+        logits: the row's, filtered.
+        is_own: whether these hold log-probabilities already.
+    """
+    index = torch.tensor(tokens, device=logits.device)
+    values, raw = logits[index], before.at([place])[0, index]
+    log_probs = values if is_own else values.where(values == float("-inf"), raw)
+    reported = found.raw_log_probs
+    return Candidates(
+        [*found.tokens, *tokens],
+        [*found.log_probs, *log_probs.tolist()],
+        None if reported is None else [*reported, *raw.tolist()],
+    )
