@@ -66,17 +66,14 @@ class BeamSearch:
                 beyond `live` are not read, and one of each is possible.
         """
         living, ending = self._continued(candidates)
-        return self.after(living, ending, living[0] if living else None)
+        return self.after(living, ending)
 
-    def after(
-        self, living: Sequence[Live], ending: Sequence[Finished], best: Live | None
-    ) -> "BeamSearch":
-        """Return the search that goes on with `living`.
+    def after(self, living: Sequence[Live], ending: Sequence[Finished]) -> "BeamSearch":
+        """Return the search a step later.
 
         Args:
-            living: best first; none to end the search.
-            ending: what ended in this step.
-            best: while what it might become is better than what has finished, the search goes on.
+            living: what goes on, best first; nothing ends the search.
+            ending: what has ended in this step.
         """
         options, beams = self.options, self.options.num_beams
         live = tuple(living) or self.live
@@ -84,11 +81,12 @@ class BeamSearch:
         if ending and self._accepts:
             ranked = sorted([*finished, *ending], key=_rank, reverse=True)
             finished = tuple(ranked[:beams])
-        is_full = len(finished) == beams and not finished[-1].missing
+        is_full = _is_full(finished, beams)
         is_improvable = self.is_improvable and (
-            not is_full or (best is not None and self._may_improve(best, finished[-1]))
+            not is_full or self.may_beat(finished[-1].score, live[0])
         )
-        has_ended = not is_improvable or (is_full and options.early_stopping is True) or not living
+        is_over = is_full and options.early_stopping is True
+        has_ended = not is_improvable or is_over or not living
         certain = self.certain if has_ended else _agreement(self.certain, live, finished)
         return BeamSearch(options, self.eos, live, finished, certain, is_improvable, has_ended)
 
@@ -130,8 +128,7 @@ class BeamSearch:
 
     @property
     def _accepts(self) -> bool:
-        finished = self.finished
-        is_full = len(finished) == self.options.num_beams and not finished[-1].missing
+        is_full = _is_full(self.finished, self.options.num_beams)
         return self.is_improvable and not (self.options.early_stopping is True and is_full)
 
     def ended(
@@ -154,13 +151,13 @@ class BeamSearch:
     def _normalised(self, score: float, length: int) -> float:
         return float(score / length**self.options.length_penalty)
 
-    def _may_improve(self, best: Live, worst: Finished) -> bool:
-        """Whether the best live hypothesis could still beat the worst finished one."""
+    def may_beat(self, score: float, best: Live) -> bool:
+        """Whether the best hypothesis after the next token could come to beat a finished one."""
         penalty, early = self.options.length_penalty, self.options.early_stopping
         is_patient = early == "never" and penalty > 0
         generated = len(self.live[0].tokens) + 1
         length = self.options.max_new_tokens if is_patient else generated
-        return self._normalised(best.score, length) > worst.score
+        return self._normalised(best.score, length) > score
 
     @property
     def hypotheses(self) -> tuple[Hypothesis, ...]:
@@ -174,6 +171,10 @@ class BeamSearch:
             if lacking or not finished.missing
         ]
         return tuple(Hypothesis.ending_in(*finished) for finished in wanted)
+
+
+def _is_full(finished: Sequence[Finished], beams: int) -> bool:
+    return len(finished) == beams and not finished[-1].missing
 
 
 def _rank(finished: Finished) -> tuple[int, float]:

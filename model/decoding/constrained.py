@@ -1,7 +1,8 @@
-"""Constrained beam search: the hypotheses compete among those that have met as much as they."""
+"""Constrained beam search: hypotheses compete with those that hold as much of the phrases."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import NamedTuple
 
 from model.decoding.beam import BeamSearch, Finished
@@ -17,28 +18,33 @@ class _Continuation(NamedTuple):
     row: int
     index: int  # of the row's candidates
     progress: Progress
+    is_end: bool
 
 
 @dataclass(frozen=True, slots=True)
 class ConstrainedSearch:
-    """A beam search whose hypotheses must contain phrases.
+    """A beam search for targets that contain phrases.
 
-    Dynamic beam allocation (Post and Vilar 2018, arXiv:1804.06609): continuations that have met
-    equally many tokens of the phrases form a bank, and the banks take turns to fill the beams
-    (Hu et al. 2019, "Improved lexically constrained decoding"), so that a phrase's beginning,
-    which is unlikely nearly everywhere, is tried everywhere. What can no longer hold all phrases
-    within the limit goes on only where nothing else can.
+    Dynamic beam allocation (Post and Vilar 2018, arXiv:1804.06609): continuations that hold
+    equally many tokens of the phrases form a bank, and the banks take turns to fill the beams, the
+    fullest first (Hu et al. 2019, NAACL). So a phrase, however unlikely, is tried wherever it may
+    stand, and the best place for it wins.
 
-    What ends without all phrases is kept for the case that nothing ends with them.
+    What ends without all phrases is kept for the case that nothing ends with them. Where it is
+    better than whatever lives, the time for phrases has come: hypotheses that lack some go on with
+    nothing else. Without that they would be spun out, and spoil what they could still become.
 
     Attributes:
-        beams: what lives and what is finished.
         progress: by live hypothesis.
+        best_end: the best score of what has ended, with all phrases or without.
+        is_late: whether hypotheses that lack phrases go on with nothing else.
     """
 
     beams: BeamSearch
     phrases: Phrases
     progress: tuple[Progress, ...]
+    best_end: float = _IMPOSSIBLE
+    is_late: bool = False
 
     @classmethod
     def begin(cls, options: DecodingOptions, eos: int) -> "ConstrainedSearch":
@@ -63,12 +69,12 @@ class ConstrainedSearch:
 
     @property
     def certain(self) -> int:
-        """As `BeamSearch.certain`."""
+        """As `BeamSearch` says."""
         return self.beams.certain
 
     @property
     def hypotheses(self) -> tuple[Hypothesis, ...]:
-        """The wanted ones, best first; those that lack phrases only if all do."""
+        """As `BeamSearch` says; those that lack phrases only where all do."""
         return self.beams.hypotheses
 
     def advance(self, candidates: Sequence[Candidates]) -> "ConstrainedSearch":
@@ -77,65 +83,81 @@ class ConstrainedSearch:
         Args:
             candidates: by row, those of `asked` among them.
         """
-        beams, most = self.beams, self.beams.options.num_beams
-        going, ending = [], []
-        is_last = self._room == 0
-        for rank, found in enumerate(self._possible(candidates)):
-            if candidates[found.row].tokens[found.index] != beams.eos:
-                going.append(found)
-            elif rank < most:
-                ending.append(self._finished(self.live[found.row], found, is_end=True))
-        taken = self._taken(going)
-        reports = beams.options.wants_scores
+        beams, reports = self.beams, self.beams.options.wants_scores
+        taken, ends = self._continued(candidates)
+        ending = [self._finished(self.live[found.row], found) for found in ends]
         living = [
             self.live[row].then(row, candidates[row], index, score, reports)
-            for score, row, index, _ in taken
+            for score, row, index, _, _ in taken
         ]
-        if is_last:
+        if self._room == 0:
             pairs = zip(living, taken, strict=True)
-            ending += [self._finished(last, found, is_end=False) for last, found in pairs]
-            living, taken = [], []
-        after = beams.after(living, ending, living[0] if living else None)
+            ending += [self._finished(last, found) for last, found in pairs]
+            living = []
+        after = beams.after(living, ending)
         progress = tuple(found.progress for found in taken) or self.progress
-        return ConstrainedSearch(after, self.phrases, progress)
+        best_end = max([self.best_end, *(finished.score for finished in ending)])
+        is_late = self.is_late or not (living and beams.may_beat(best_end, living[0]))
+        return ConstrainedSearch(after, self.phrases, progress, best_end, is_late)
 
     @property
     def _room(self) -> int:
         """How many tokens may follow the next one."""
         return self.beams.options.max_new_tokens - len(self.live[0].tokens) - 1
 
-    def _possible(self, candidates: Sequence[Candidates]) -> list[_Continuation]:
-        """Return all continuations that are possible, the best first."""
-        after, found = self.phrases.after, []
-        rows = zip(self.live, self.progress, candidates, strict=False)
-        for row, (live, progress, each) in enumerate(rows):
-            found += [
-                _Continuation(live.score + log_prob, row, index, after(progress, token))
-                for index, (token, log_prob) in enumerate(
-                    zip(each.tokens, each.log_probs, strict=True)
-                )
-                if log_prob > _IMPOSSIBLE
-            ]
-        return sorted(found, key=lambda each: -each.score)  # of equal ones the first
+    def _continued(
+        self, candidates: Sequence[Candidates]
+    ) -> tuple[list[_Continuation], list[_Continuation]]:
+        """Return what goes on, the best first, and what ends.
 
-    def _finished(self, last: Live, found: _Continuation, *, is_end: bool) -> Finished:
-        # The end token belongs to no phrase.
-        progress = self.progress[found.row] if is_end else found.progress
-        missing = self.phrases.missing(progress)
-        return self.beams.ended(last, found.score, is_end=is_end, missing=missing)
-
-    def _taken(self, going: Sequence[_Continuation]) -> list[_Continuation]:
-        """Return which go on, best first: the banks take turns, the fullest first."""
+        What ends is among the first `num_beams` of its bank, as in a search of that bank alone.
+        """
         beams = self.beams.options.num_beams
-        room = self._room - (self.beams.options.forced_eos is not None)
-        hopeful = [found for found in going if found.progress.needed <= room]
+        turns: list[tuple[int, int, _Continuation]] = []
+        ends: list[_Continuation] = []
+        for needed, bank in self._banks(candidates).items():
+            turn = 0
+            for rank, found in enumerate(bank):
+                if not found.is_end:
+                    turns.append((turn, needed, found))
+                    turn += 1
+                elif rank < beams:
+                    ends.append(found)
+        turns.sort(key=itemgetter(0, 1))
+        taken = [found for _, _, found in turns[:beams]]
+        return sorted(taken, key=itemgetter(0), reverse=True), ends
+
+    def _banks(self, candidates: Sequence[Candidates]) -> dict[int, list[_Continuation]]:
+        """Return possible continuations by the tokens that they need, each bank best first."""
+        possible = self._possible(candidates)
+        is_any = any(self._is_hopeful(found) for found in possible if not found.is_end)
         banks: dict[int, list[_Continuation]] = {}
-        for found in hopeful or going:
-            banks.setdefault(found.progress.needed, []).append(found)
-        turns = [
-            (turn, needed, found)
-            for needed, bank in banks.items()
-            for turn, found in enumerate(bank[:beams])
-        ]
-        turns.sort(key=lambda each: each[:2])
-        return sorted((found for *_, found in turns[:beams]), key=lambda each: -each.score)
+        for found in possible:
+            if found.is_end or not is_any or self._is_hopeful(found):
+                banks.setdefault(found.progress.needed, []).append(found)
+        return banks
+
+    def _possible(self, candidates: Sequence[Candidates]) -> list[_Continuation]:
+        """Return all continuations that are possible, best first; of equal ones the first row's."""
+        after, eos, found = self.phrases.after, self.beams.eos, []
+        rows = zip(self.live, self.progress, candidates, strict=False)
+        for row, (live, before, each) in enumerate(rows):
+            pairs = zip(each.tokens, each.log_probs, strict=True)
+            for index, (token, log_prob) in enumerate(pairs):
+                if log_prob > _IMPOSSIBLE:
+                    is_end = token == eos
+                    progress = before if is_end else after(before, token)
+                    score = live.score + log_prob
+                    found.append(_Continuation(score, row, index, progress, is_end))
+        return sorted(found, key=itemgetter(0), reverse=True)
+
+    def _is_hopeful(self, found: _Continuation) -> bool:
+        """Whether it can still come to hold all phrases, in the time that is left for them."""
+        room = self._room - (self.beams.options.forced_eos is not None)
+        needed = found.progress.needed
+        is_in_time = not self.is_late or needed == 0 or needed < self.progress[found.row].needed
+        return needed <= room and is_in_time
+
+    def _finished(self, last: Live, found: _Continuation) -> Finished:
+        missing = self.phrases.missing(found.progress)
+        return self.beams.ended(last, found.score, is_end=found.is_end, missing=missing)

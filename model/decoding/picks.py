@@ -152,33 +152,38 @@ def _search(
             reported = raws[line] if place in scored else None
             picks.candidates[place] = Candidates(ids, log_probs[line], reported)
             picks.healthy[place] = healthy[line]
-    for place, asked in places.asked.items():
-        found = picks.candidates[place]
-        more = [token for token in asked if token not in found.tokens]
-        if more:
-            picks.candidates[place] = _with(found, more, logits[place], before, place, place in own)
+    if places.asked:
+        _add_asked(logits, places, before, own, picks)
 
 
-def _with(
-    found: Candidates,
-    tokens: list[int],
-    logits: Tensor,
-    before: _LogProbabilities,
-    place: int,
-    is_own: bool,
-) -> Candidates:
-    """Return the candidates of a row and `tokens` behind them.
+def _add_asked(
+    logits: Tensor, places: _Places, before: _LogProbabilities, own: set[int], picks: Picks
+) -> None:
+    """Put behind the likeliest candidates of rows the tokens that were asked for by name.
 
     Args:
-        logits: the row's, filtered.
-        is_own: whether these hold log-probabilities already.
+        logits: filtered.
+        own: places whose logits are log-probabilities already.
     """
-    index = torch.tensor(tokens, device=logits.device)
-    values, raw = logits[index], before.at([place])[0, index]
-    log_probs = values if is_own else values.where(values == float("-inf"), raw)
-    reported = found.raw_log_probs
-    return Candidates(
-        [*found.tokens, *tokens],
-        [*found.log_probs, *log_probs.tolist()],
-        None if reported is None else [*reported, *raw.tolist()],
-    )
+    wanted = [
+        (place, before.lines[place], token)
+        for place, asked in places.asked.items()
+        for token in asked
+        if token not in picks.candidates[place].tokens
+    ]
+    if not wanted:
+        return
+    place, line, token = torch.tensor(wanted, device=logits.device).unbind(1)
+    values, raw = logits[place, token], before.values[line, token]
+    is_kept = values == float("-inf")
+    if own:
+        is_kept |= torch.tensor([at in own for at, *_ in wanted], device=logits.device)
+    columns = zip(wanted, values.where(is_kept, raw).tolist(), raw.tolist(), strict=True)
+    for (its, _, name), log_prob, reported in columns:
+        found = picks.candidates[its]
+        raws = found.raw_log_probs
+        picks.candidates[its] = Candidates(
+            [*found.tokens, name],
+            [*found.log_probs, log_prob],
+            None if raws is None else [*raws, reported],
+        )
