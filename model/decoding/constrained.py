@@ -16,7 +16,7 @@ _IMPOSSIBLE = float("-inf")
 class _Continuation(NamedTuple):
     score: float
     row: int
-    index: int  # of the row's candidates
+    place: int  # among the row's candidates
     progress: Progress
     is_end: bool
 
@@ -87,8 +87,8 @@ class ConstrainedSearch:
         taken, ends = self._continued(candidates)
         ending = [self._finished(self.live[found.row], found) for found in ends]
         living = [
-            self.live[row].then(row, candidates[row], index, score, reports)
-            for score, row, index, _, _ in taken
+            self.live[row].then(row, candidates[row], place, score, reports)
+            for score, row, place, _, _ in taken
         ]
         if self._room == 0:
             pairs = zip(living, taken, strict=True)
@@ -129,12 +129,14 @@ class ConstrainedSearch:
 
     def _banks(self, candidates: Sequence[Candidates]) -> dict[int, list[_Continuation]]:
         """Return possible continuations by the tokens that they need, each bank best first."""
+        room = self._room - (self.beams.options.forced_eos is not None)
         possible = self._possible(candidates)
-        is_any = any(self._is_hopeful(found) for found in possible if not found.is_end)
+        hopeful = [found for found in possible if found.is_end or self._is_hopeful(found, room)]
+        if all(found.is_end for found in hopeful):
+            hopeful = possible
         banks: dict[int, list[_Continuation]] = {}
-        for found in possible:
-            if found.is_end or not is_any or self._is_hopeful(found):
-                banks.setdefault(found.progress.needed, []).append(found)
+        for found in hopeful:
+            banks.setdefault(found.progress.needed, []).append(found)
         return banks
 
     def _possible(self, candidates: Sequence[Candidates]) -> list[_Continuation]:
@@ -143,20 +145,23 @@ class ConstrainedSearch:
         rows = zip(self.live, self.progress, candidates, strict=False)
         for row, (live, before, each) in enumerate(rows):
             pairs = zip(each.tokens, each.log_probs, strict=True)
-            for index, (token, log_prob) in enumerate(pairs):
+            for place, (token, log_prob) in enumerate(pairs):
                 if log_prob > _IMPOSSIBLE:
                     is_end = token == eos
                     progress = before if is_end else after(before, token)
                     score = live.score + log_prob
-                    found.append(_Continuation(score, row, index, progress, is_end))
+                    found.append(_Continuation(score, row, place, progress, is_end))
         return sorted(found, key=itemgetter(0), reverse=True)
 
-    def _is_hopeful(self, found: _Continuation) -> bool:
-        """Whether it can still come to hold all phrases, in the time that is left for them."""
-        room = self._room - (self.beams.options.forced_eos is not None)
+    def _is_hopeful(self, found: _Continuation, room: int) -> bool:
+        """Whether it can still come to hold all phrases, in the time that is left for them.
+
+        Args:
+            room: how many tokens may follow that are not forced.
+        """
         needed = found.progress.needed
-        is_in_time = not self.is_late or needed == 0 or needed < self.progress[found.row].needed
-        return needed <= room and is_in_time
+        is_in_time = not self.is_late or needed < self.progress[found.row].needed
+        return not needed or (needed <= room and is_in_time)
 
     def _finished(self, last: Live, found: _Continuation) -> Finished:
         missing = self.phrases.missing(found.progress)

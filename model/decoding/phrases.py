@@ -8,7 +8,8 @@ class Progress(NamedTuple):
     """What one hypothesis has come to.
 
     Attributes:
-        node: the longest end of its tokens that begins a phrase, as `Phrases` numbers it.
+        node: the longest end of its tokens that begins a phrase, as `Phrases` numbers it, while
+            any is left.
         left: by phrase of different ones, how often it must still occur.
         needed: tokens that are enough to fulfil all that is left.
     """
@@ -74,6 +75,8 @@ class Phrases:
 
     def after(self, progress: Progress, token: int) -> Progress:
         """Return the progress of a hypothesis with one token more."""
+        if not progress.needed:
+            return progress
         node, left = self._next(progress.node, token), progress.left
         if not node and not progress.node:
             return progress
