@@ -117,6 +117,8 @@ LAYERS = [
     "model.decoding.target",
     "model.decoding.rows",
     "model.decoding.alternatives",
+    "model.decoding.constrained",
+    "model.decoding.phrases",
     "model.decoding.beam",
     "model.decoding.search",
     "model.decoding.options",

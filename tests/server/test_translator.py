@@ -38,6 +38,9 @@ class Letters:
     def encode_raw(self, text: str) -> tuple[int, ...]:
         return (*[LETTERS.index(letter) for letter in text], EOS)
 
+    def encode_inside(self, text: str, *, is_spaced: bool = True) -> tuple[int, ...] | None:
+        return self.encode_target(" " * is_spaced + text) or None
+
     def encode_target(self, text: str) -> tuple[int, ...]:
         return self.encode_raw(text)[:-1]
 
