@@ -18,10 +18,13 @@ from server.text.segments import Segment, Span, Tag
 _ENDS = r"\n\r\x0b\x0c\x1c-\x1e\x85\u2028\u2029"
 _END = re.compile(f"[{_ENDS}]")
 _LINE = re.compile(f"([^{_ENDS}]*)([{_ENDS}]*)")
-_BREAK = re.compile(rf"[^\S{_ENDS}]*(([{_ENDS}])\s*)")  # white space with a line end in it
+_BREAK = re.compile(rf"(?<!\s)[^\S{_ENDS}]*+([{_ENDS}]\s*+)")  # white space with a line end in it
 _TO_SPACES = str.maketrans(dict.fromkeys("\n\r\x0b\x0c\x1c\x1d\x1e\x85\u2028\u2029", " "))
-_LONE_NUMBER = re.compile(r"\s*\d{1,3}\.\s*")
+_NUMBER_AT_END = re.compile(r"(?<!\d)\d{1,3}\.\s*\Z")
+# Languages in which a full stop makes an ordinal of a number: 3. Oktober, 2. Weltkrieg.
+_WITH_ORDINALS = re.compile(r"(?:bs|cs|da|de|et|eu|fi|fo|hr|hu|is|lb|lv|nb|nn|no|pl|sk|sl|sr|tr)\b")
 _UNSPACED = re.compile(r"[\u3000-\u30ff\u3400-\u9fff\uf900-\ufaff\uff00-\uff9f]")
+_TAIL = 8  # characters of a sentence that its last number is looked for in
 _SHOWN = 40  # characters of a text in an error
 
 
@@ -134,11 +137,15 @@ def _sentence_ends(text: str, language: str) -> Iterator[int]:
     found = sentencex.segment(language, text)
     if len(found) == 1 or "".join(found) != text:  # of the latter it promises nothing
         return
-    at = 0
+    has_ordinals = _WITH_ORDINALS.match(language)
+    at = start = 0
     for sentence in found[:-1]:
         at += len(sentence)
-        if not _LONE_NUMBER.fullmatch(sentence):  # 3. Oktober
-            yield at
+        number = _NUMBER_AT_END.search(text, max(start, at - _TAIL), at)
+        if number and (has_ordinals or not text[start : number.start()].strip()):
+            continue  # or it would be cut off from what it counts
+        yield at
+        start = at
 
 
 def _line_ends(block: Segment) -> list[int]:
@@ -204,8 +211,10 @@ def clauses(segment: Segment, fits: Callable[[Segment], bool]) -> list[Segment]:
     Args:
         fits: whether the model takes a segment; called about twice for each piece that comes out.
 
+    A span is never cut; one alone in its piece has no words for the model, and stays as it is.
+
     Raises:
-        ValueError: says which protected text, or single character, is too long by itself.
+        ValueError: says which text does not fit though it cannot be cut.
     """
     ahead, done = [segment], list[Segment]()
     while ahead:
