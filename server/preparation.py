@@ -112,8 +112,8 @@ class Preparation:
         source, wishes = prompt.source, self._wishes
         if len(source) > self._card.max_source:
             raise TooLarge(
-                f"one sentence has {len(source)} tokens, above the model's limit of "
-                f"{self._card.max_source}; split it with punctuation or line breaks"
+                f"the source has {len(source)} tokens, above the model's limit of "
+                f"{self._card.max_source}; send it in parts"
             )
         frame = replace(prompt, source=())
         chosen = self._options(frame, len(source), 0)

@@ -210,31 +210,34 @@ class Translator:
         parts: list[Part] = []
         warnings = []
         for piece in cut(text, language, rules):
-            if not piece.is_translatable:
-                parts.append(piece.text)
-                continue
-            readers = self._readers_of(piece, language, target, preparation)
-            if len(readers) > 1:
+            found = self._parts_of(piece, language, target, preparation)
+            count = sum(not isinstance(part, str) for part in found)
+            if count > 1:
                 warnings.append(
                     f"segment {len(parts)} is longer than the model's {self.card.max_source} "
-                    f"tokens: its {len(readers)} parts were translated one by one"
+                    f"tokens: its {count} parts were translated one by one"
                 )
-            parts += readers
+            parts += found
         return Text(parts, detected, tuple(warnings))
 
-    def _readers_of(
+    def _parts_of(
         self, piece: Segment, source: str, target: str, preparation: Preparation
-    ) -> list[Reader]:
-        """Return a segment's reader, or its clauses' where it is too long for the model."""
+    ) -> list[Part]:
+        """Return what a segment comes to: a sentence too long for the model is cut into clauses."""
+        if not piece.is_translatable:
+            return [piece.text]
         try:
             return [preparation.translation(piece, source, target)]
         except TooLarge:
             fits = partial(preparation.fits, source=source, target=target)
             try:
-                pieces = clauses(piece, fits)
+                found = clauses(piece, fits)
             except ValueError as error:
                 raise TooLarge(str(error)) from error
-            return [preparation.translation(each, source, target) for each in pieces]
+            return [
+                preparation.translation(each, source, target) if each.is_translatable else each.text
+                for each in found
+            ]
 
     def verify_size(self, texts: Sequence[str]) -> None:
         """Raise TooLarge for too many texts or too long a one."""

@@ -272,10 +272,10 @@ def test_limits_hold_at_the_limit_and_refuse_beyond_it(bundled: Model) -> None:
         live.wait_until(lambda: live.metric("rejected_total", reason="too_large") == 5)
 
 
-def test_a_sentence_beyond_the_models_limit_is_refused_and_never_cut(live: Live) -> None:
-    endless = "antidisestablishmentarianism " * 200
-    answer = live.post("/translate", {"q": endless, "source": "en", "target": "de"})
-    assert "above the model's limit of 512" in error(answer, 400)
+def test_a_source_beyond_the_models_limit_is_never_cut(live: Live) -> None:
+    endless = "house " * 600
+    answer = live.post("/generate", {"inputs": endless, "parameters": {"max_new_tokens": 1}})
+    assert "above the model's limit of 512" in error(answer, 413)
 
 
 def test_an_unknown_model_is_named_with_those_that_are_loaded(live: Live) -> None:
