@@ -11,6 +11,8 @@ ROOT = Path(__file__).parent.parent
 LAYERS = [
     "server.__main__",
     "server.cli",
+    "server.translate_command",
+    "server.flags",
     "server.models_table",
     "server.batch",
     "server.process",
