@@ -91,3 +91,13 @@ def test_line_ends_of_html_part_no_sentences(live: Live) -> None:
 @pytest.mark.parametrize("page", ["<p>I am tired.", "</p>", "<b><i>12</b></i>", "a < b", "<"])
 def test_broken_markup_is_not_repaired(live: Live, page: str) -> None:
     assert tags(translated(live, page)) == tags(page)
+
+
+def test_a_page_as_a_file_is_translated_as_the_same_html_is(live: Live) -> None:
+    page = "<!doctype html>\n<html><body>\n<p>I am <b>tired</b>.</p>\n</body></html>\n"
+    form = {"source": "en", "target": "de"}
+    file = {"file": ("page.html", page.encode())}
+    answer = live.client.post("/translate_file", data=form, files=file)
+    assert answer.status_code == 200, answer.text
+    assert live.client.get(answer.json()["translatedFileUrl"]).text == translated(live, page)
+    assert tags(translated(live, page)) == tags(page)
