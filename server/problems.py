@@ -13,6 +13,7 @@ from server.errors import (
     GenerationFailed,
     InvalidRequest,
     MissingKey,
+    QueueFull,
     Refused,
     ServiceError,
     TooLarge,
@@ -40,10 +41,19 @@ def problem(error: ServiceError, request: Request, status: int | None = None) ->
         "error": detail,
         "message": detail,
     }
+    if _dialect(request) == "libretranslate":
+        body["error"] = _as_libretranslate(error, detail)
     if _dialect(request) == "tgi":
         kinds = (name for kind, name in _TGI_TYPES.items() if isinstance(error, kind))
         body["error_type"] = next(kinds, error.code)
     return body
+
+
+def _as_libretranslate(error: ServiceError, detail: str) -> str:
+    """Return its sentence for this, which clients search; `detail` may hold more."""
+    if isinstance(error, QueueFull):
+        return f"Slowdown: {detail}"
+    return error.sentence if isinstance(error, InvalidRequest) else detail
 
 
 def _dialect(request: Request) -> str:

@@ -6,7 +6,7 @@ from fastapi import Depends, Request
 from pydantic import BaseModel
 
 from server.bodies import read_fields
-from server.errors import Draining
+from server.errors import Draining, InvalidRequest
 from server.reader import Aligned
 from server.serving import Serving
 
@@ -23,10 +23,13 @@ async def serving(request: Request) -> Serving:
 Shared = Annotated[Serving, Depends(serving)]
 
 
-async def welcome(request: Request, shared: Serving) -> dict[str, Any]:
+async def welcome(request: Request, shared: Serving, *, max_files: int = 0) -> dict[str, Any]:
     """Read the fields of a request for work, within the configured limits.
 
     Its key is verified before its body is read, unless the body is where the key would be.
+
+    Args:
+        max_files: as of `read_fields`.
 
     Raises:
         Draining: before anything else is done for a request that comes too late.
@@ -38,11 +41,20 @@ async def welcome(request: Request, shared: Serving) -> dict[str, Any]:
     if header is not None:
         shared.keys.verify(header, None)
     settings = shared.settings
-    fields = await read_fields(request, settings.max_body_bytes, settings.body_timeout_s)
+    fields = await read_fields(
+        request, settings.max_body_bytes, settings.body_timeout_s, max_files=max_files
+    )
     key = fields.get("api_key")
     if header is None:
         shared.keys.verify(None, key if isinstance(key, str) else None)
     return fields
+
+
+def verify_present(sent: dict[str, Any], *names: str) -> None:
+    """Raise InvalidRequest, in LibreTranslate's words, for the first field that is not there."""
+    for name in names:
+        if sent.get(name) in (None, "", []):
+            raise InvalidRequest(f"Invalid request: missing {name} parameter")
 
 
 def body_of(kind: type[BaseModel], *media: str) -> dict[str, Any]:
