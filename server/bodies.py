@@ -1,7 +1,7 @@
 """Request bodies, read within their limit and turned into verified fields with errors that help."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 from itertools import chain
 from typing import Any, TypeVar
 from urllib.parse import parse_qsl
@@ -57,22 +57,35 @@ async def _parts(request: Request) -> AsyncIterator[bytes]:
         more = message.get("more_body", False)
 
 
-async def read_fields(request: Request, max_bytes: int, timeout_s: float) -> dict[str, Any]:
+async def read_fields(
+    request: Request,
+    max_bytes: int,
+    timeout_s: float,
+    *,
+    repeated: Collection[str] = (),
+    max_repeats: int = 0,
+) -> dict[str, Any]:
     """Read a JSON object or a form, with query parameters beside it.
+
+    Args:
+        repeated: fields that a form or the query may hold several times: always a list then, of
+            values as they were sent.
+        max_repeats: how many values there may be beyond those of a form without such fields.
 
     Raises:
         InvalidRequest: not JSON in UTF-8, not an object, or a field sent twice.
         TooLarge, UnsupportedMedia, BodyTimeout, ClientGone: as `read_body`.
     """
     body = await read_body(request, max_bytes, timeout_s)
-    query = _form(request.scope["query_string"])
+    limit = _MAX_ITEMS + max_repeats
+    query = _once(_pairs(request.scope["query_string"], limit), repeated)
     media = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if media == _FORM and not body.lstrip().startswith(
         b"{"
     ):  # curl -d says form, whatever it sends
-        fields: dict[str, Any] = _form(body)
+        fields = _once(_pairs(body, limit), repeated)
     elif media == _MULTIPART:
-        fields = await _multipart(request, body)
+        fields = _once(await _multipart(request, body, limit), repeated)
     elif body.strip():
         fields = _json(body)
     else:
@@ -105,19 +118,15 @@ def validate(kind: type[Fields], fields: dict[str, Any], *, large: str = "") -> 
         raise InvalidRequest(f"Invalid request: {name}: {first['msg']}") from error
 
 
-def _form(body: bytes) -> dict[str, str]:
+def _pairs(body: bytes, limit: int) -> list[tuple[str, str]]:
     try:
-        pairs = parse_qsl(
-            body.decode("utf-8"),
-            keep_blank_values=True,
-            errors="strict",
-            max_num_fields=_MAX_ITEMS,
+        return parse_qsl(
+            body.decode("utf-8"), keep_blank_values=True, errors="strict", max_num_fields=limit
         )
     except UnicodeDecodeError as error:
         raise InvalidRequest("Invalid request: the form is not UTF-8") from error
     except ValueError as error:
-        raise InvalidRequest(f"Invalid request: more than {_MAX_ITEMS} form fields") from error
-    return _once(pairs)
+        raise InvalidRequest(f"Invalid request: more than {limit} form fields") from error
 
 
 def _json(body: bytes) -> dict[str, Any]:
@@ -137,9 +146,12 @@ def _verify_breadth(name: str, value: Any) -> None:
         _verify_breadth(inner, part)
 
 
-def _once(items: list[tuple[str, str]]) -> dict[str, str]:
-    fields = {}
+def _once(items: list[tuple[str, str]], repeated: Collection[str]) -> dict[str, Any]:
+    fields: dict[str, Any] = {}
     for name, value in items:
+        if name in repeated:
+            fields.setdefault(name, []).append(value)
+            continue
         if name in fields:
             raise InvalidRequest(f"{name[:40]!r} was sent twice; send JSON with a list for several")
         # Browsers send forms with CR LF; JSON keeps its line ends.
@@ -147,12 +159,12 @@ def _once(items: list[tuple[str, str]]) -> dict[str, str]:
     return fields
 
 
-async def _multipart(request: Request, body: bytes) -> dict[str, str]:
+async def _multipart(request: Request, body: bytes, limit: int) -> list[tuple[str, str]]:
     async def replay() -> Message:
         return {"type": "http.request", "body": body, "more_body": False}
 
     try:
-        form = await Request(request.scope, replay).form(max_files=0, max_fields=_MAX_ITEMS)
+        form = await Request(request.scope, replay).form(max_files=0, max_fields=limit)
         pairs = [(name, value) for name, value in form.multi_items() if isinstance(value, str)]
         for text in chain.from_iterable(pairs):
             text.encode()  # a charset may have smuggled in half of a surrogate pair
@@ -160,4 +172,4 @@ async def _multipart(request: Request, body: bytes) -> dict[str, str]:
         raise InvalidRequest(f"Invalid request: {error.detail}") from error
     except (LookupError, UnicodeError) as error:
         raise InvalidRequest("Invalid request: the form is not UTF-8") from error
-    return _once(pairs)
+    return pairs

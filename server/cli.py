@@ -112,6 +112,7 @@ def serve(
     request_timeout_s: Annotated[
         float | None, typer.Option(help=_help("request_timeout_s"))
     ] = None,
+    deepl_timeout_s: Annotated[float | None, typer.Option(help=_help("deepl_timeout_s"))] = None,
     drain_delay_s: Annotated[float | None, typer.Option(help=_help("drain_delay_s"))] = None,
     dialects: Annotated[str | None, typer.Option(help=_help("dialects"))] = None,
     cors_origin: Annotated[str | None, typer.Option(help=_help("cors_origin"))] = None,

@@ -7,7 +7,7 @@ ServiceError (500)
     UnsupportedMedia (415)
     BodyTimeout (408)           the body did not arrive in time
     MissingKey (401), InvalidKey (403)
-    UnknownModel (404)
+    UnknownModel (404), NotFound (404)
     QueueFull (429), NotReady (503), Draining (503)   refused for now; `retry_after_s`
     DeadlineExceeded (504)
     ClientGone (499)            nobody is left to answer
@@ -93,6 +93,14 @@ class UnknownModel(ServiceError):
     status = 404
     code = "unknown_model"
     title = "Unknown model"
+
+
+class NotFound(ServiceError):
+    """Nothing has the name that was asked for."""
+
+    status = 404
+    code = "not_found"
+    title = "Not found"
 
 
 class Refused(ServiceError):

@@ -23,6 +23,7 @@ class Serving:
         self.progress = "starting"
         self.failure: BaseException | None = None  # why loading ended for good
         self.is_draining = False
+        self.billed_characters = 0  # since the start, by DeepL's way to count
 
     # -- which model -------------------------------------------------------------------------
 
