@@ -91,10 +91,18 @@ def _routers(dialects: Sequence[Dialect]) -> list[APIRouter]:
         from server.routes import libretranslate
 
         routers.append(libretranslate.router)
-    if "tgi" in dialects:
-        from server.routes import generate
+    if "deepl" in dialects:
+        from server.routes import deepl
 
-        routers.append(generate.router)
+        routers.append(deepl.router)
+    if "openai" in dialects:
+        from server.routes import openai
+
+        routers.append(openai.router)
+    if "tgi" in dialects:
+        from server.routes import generate, tgi
+
+        routers += [generate.router, tgi.router]
     return routers
 
 

@@ -1,7 +1,7 @@
 """Request bodies, read within their limit and turned into verified fields with errors that help."""
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 from urllib.parse import parse_qsl
@@ -66,11 +66,20 @@ async def _parts(request: Request) -> AsyncIterator[bytes]:
 
 
 async def read_fields(
-    request: Request, max_bytes: int, timeout_s: float, *, max_files: int = 0
+    request: Request,
+    max_bytes: int,
+    timeout_s: float,
+    *,
+    repeated: Collection[str] = (),
+    max_repeats: int = 0,
+    max_files: int = 0,
 ) -> dict[str, Any]:
     """Read a JSON object or a form, with query parameters beside it.
 
     Args:
+        repeated: fields that a form or the query may hold several times: always a list then, of
+            values as they were sent.
+        max_repeats: how many values there may be beyond those of a form without such fields.
         max_files: how many values of a multipart form may be files; each is an `Upload`.
 
     Raises:
@@ -78,14 +87,15 @@ async def read_fields(
         TooLarge, UnsupportedMedia, BodyTimeout, ClientGone: as `read_body`.
     """
     body = await read_body(request, max_bytes, timeout_s)
-    query = _form(request.scope["query_string"])
+    limit = _MAX_ITEMS + max_repeats
+    query = _once(_pairs(request.scope["query_string"], limit), repeated)
     media = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if media == _FORM and not body.lstrip().startswith(
         b"{"
     ):  # curl -d says form, whatever it sends
-        fields: dict[str, Any] = _form(body)
+        fields = _once(_pairs(body, limit), repeated)
     elif media == _MULTIPART:
-        fields = await _multipart(request, body, max_files)
+        fields = _once(await _multipart(request, body, limit, max_files), repeated)
     elif body.strip():
         fields = _json(body)
     else:
@@ -118,19 +128,15 @@ def validate(kind: type[Fields], fields: dict[str, Any], *, large: str = "") -> 
         raise InvalidRequest(f"Invalid request: {name}: {first['msg']}") from error
 
 
-def _form(body: bytes) -> dict[str, Any]:
+def _pairs(body: bytes, limit: int) -> list[tuple[str, str]]:
     try:
-        pairs = parse_qsl(
-            body.decode("utf-8"),
-            keep_blank_values=True,
-            errors="strict",
-            max_num_fields=_MAX_ITEMS,
+        return parse_qsl(
+            body.decode("utf-8"), keep_blank_values=True, errors="strict", max_num_fields=limit
         )
     except UnicodeDecodeError as error:
         raise InvalidRequest("Invalid request: the form is not UTF-8") from error
     except ValueError as error:
-        raise InvalidRequest(f"Invalid request: more than {_MAX_ITEMS} form fields") from error
-    return _once(pairs)
+        raise InvalidRequest(f"Invalid request: more than {limit} form fields") from error
 
 
 def _json(body: bytes) -> dict[str, Any]:
@@ -150,9 +156,12 @@ def _verify_breadth(name: str, value: Any) -> None:
         _verify_breadth(inner, part)
 
 
-def _once(items: Sequence[tuple[str, str | Upload]]) -> dict[str, Any]:
+def _once(items: Sequence[tuple[str, str | Upload]], repeated: Collection[str]) -> dict[str, Any]:
     fields: dict[str, Any] = {}
     for name, value in items:
+        if name in repeated:
+            fields.setdefault(name, []).append(value)
+            continue
         if name in fields:
             raise InvalidRequest(f"{name[:40]!r} was sent twice; send JSON with a list for several")
         # Browsers send forms with CR LF; JSON keeps its line ends.
@@ -160,22 +169,23 @@ def _once(items: Sequence[tuple[str, str | Upload]]) -> dict[str, Any]:
     return fields
 
 
-async def _multipart(request: Request, body: bytes, max_files: int) -> dict[str, Any]:
+async def _multipart(
+    request: Request, body: bytes, max_fields: int, max_files: int
+) -> list[tuple[str, str | Upload]]:
     async def replay() -> AsyncGenerator[bytes, None]:
         yield body
 
-    parser = MultiPartParser(request.headers, replay(), max_files=max_files, max_fields=_MAX_ITEMS)
+    parser = MultiPartParser(request.headers, replay(), max_files=max_files, max_fields=max_fields)
     parser.spool_max_size = len(body) + 1  # in memory: there may be no disk to write to
     try:
-        form = await parser.parse()
-        return _once(await _pairs(form))
+        return await _values(await parser.parse())
     except MultiPartException as error:
         raise InvalidRequest(f"Invalid request: {error.message}") from error
     except (LookupError, UnicodeError) as error:
         raise InvalidRequest("Invalid request: the form is not UTF-8") from error
 
 
-async def _pairs(form: FormData) -> list[tuple[str, str | Upload]]:
+async def _values(form: FormData) -> list[tuple[str, str | Upload]]:
     """Return names and values; raises UnicodeError for half of a surrogate pair in them."""
     pairs: list[tuple[str, str | Upload]] = []
     for name, value in form.multi_items():

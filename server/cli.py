@@ -74,6 +74,7 @@ def serve(
     header_timeout_s: Annotated[float | None, setting("header_timeout_s", LIMITS)] = None,
     body_timeout_s: Annotated[float | None, setting("body_timeout_s", LIMITS)] = None,
     request_timeout_s: Annotated[float | None, setting("request_timeout_s", LIMITS)] = None,
+    deepl_timeout_s: Annotated[float | None, setting("deepl_timeout_s", LIMITS)] = None,
     max_beams: Annotated[int | None, setting("max_beams", LIMITS)] = None,
     max_texts: Annotated[int | None, setting("max_texts", LIMITS)] = None,
     max_characters: Annotated[int | None, setting("max_characters", LIMITS)] = None,

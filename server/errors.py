@@ -7,7 +7,7 @@ ServiceError (500)
     UnsupportedMedia (415)
     BodyTimeout (408)           the body did not arrive in time
     MissingKey (401), InvalidKey (403), Disabled (403)
-    UnknownModel (404), UnknownFile (404)
+    UnknownModel (404), NotFound (404)
     QueueFull (429), NotReady (503), Draining (503)   refused for now; `retry_after_s`
     DeadlineExceeded (504)
     ClientGone (499)            nobody is left to answer
@@ -105,20 +105,20 @@ class Disabled(ServiceError):
     title = "Switched off"
 
 
-class UnknownFile(ServiceError):
-    """No file has this name, or no longer."""
-
-    status = 404
-    code = "unknown_file"
-    title = "Unknown file"
-
-
 class UnknownModel(ServiceError):
     """No loaded model has this name."""
 
     status = 404
     code = "unknown_model"
     title = "Unknown model"
+
+
+class NotFound(ServiceError):
+    """Nothing has the name that was asked for."""
+
+    status = 404
+    code = "not_found"
+    title = "Not found"
 
 
 class Refused(ServiceError):

@@ -26,6 +26,7 @@ class Serving:
         self.is_draining = False
         self.listing: bytes | None = None  # what /languages answers, once it is known
         self.files = FileStore(settings.max_file_store_bytes)
+        self.billed_characters = 0  # since the start, by DeepL's way to count
 
     # -- which model -------------------------------------------------------------------------
 

@@ -62,6 +62,12 @@ class Settings(BaseSettings):
         8192, ge=1, description="Segments waiting for a slot before new work is refused with 429."
     )
     request_timeout_s: float = Field(60.0, gt=0, le=3600, description="Accepted to answered.")
+    deepl_timeout_s: float = Field(
+        4.5,
+        gt=0,
+        le=3600,
+        description="The same for DeepL's API, whose clients send a request again after 5 s.",
+    )
     drain_delay_s: float = Field(
         0.0,
         ge=0,

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from server import __version__
 from server.bodies import Upload, validate
 from server.decoding_fields import DecodingFields
-from server.errors import DeadlineExceeded, Disabled, InvalidRequest, UnknownFile
+from server.errors import DeadlineExceeded, Disabled, InvalidRequest, NotFound
 from server.preparation import Wishes
 from server.results import Result
 from server.routes.libretranslate_spec import describe
@@ -231,7 +231,7 @@ async def download_file(name: str, shared: Shared) -> Response:
     """Send a file that `/translate_file` named; whoever has the link may fetch it."""
     file = shared.files.get(name)
     if file is None:
-        raise UnknownFile("no such file; translated files are kept for half an hour at most")
+        raise NotFound("no such file; translated files are kept for half an hour at most")
     headers = {
         "Content-Disposition": f'attachment; filename="{file.name}"',
         "X-Content-Type-Options": "nosniff",

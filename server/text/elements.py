@@ -25,7 +25,8 @@ _WORDLESS = frozenset(
 )
 _TABLE = frozenset({"tbody", "tfoot", "thead"})
 _ENDED_BY = {  # elements whose end tag may be left out, and what starts behind them then
-    "p": _BLOCKS - {"br", "button", "noscript", "option", "optgroup", "script", "style", "template"},
+    "p": _BLOCKS
+    - {"br", "button", "noscript", "option", "optgroup", "script", "style", "template"},
     "li": frozenset({"li"}),
     "dt": frozenset({"dt", "dd"}),
     "dd": frozenset({"dt", "dd"}),

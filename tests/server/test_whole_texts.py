@@ -61,7 +61,9 @@ def _margins(line: str) -> str:
     return f"{found[1]}|{found[2]}"
 
 
-@pytest.mark.parametrize("text", ["", "   ", "\n", "😀 🎉", "12:30", "https://example.com", "{name}"])
+@pytest.mark.parametrize(
+    "text", ["", "   ", "\n", "😀 🎉", "12:30", "https://example.com", "{name}"]
+)
 def test_what_has_no_words_stays(live: Live, text: str) -> None:
     answer = live.post("/translate", {"q": ["I am tired.", text], "source": "en", "target": "de"})
     assert answer.json()["translatedText"][1] == text
@@ -124,4 +126,6 @@ def test_a_stream_of_html_concatenates_to_its_answer(live: Live) -> None:
     events = live.post("/translate/stream", body).text.split("\n\n")
     data = [json.loads(each.partition("data: ")[2]) for each in events if "data: " in each]
     whole = "".join(each["text"] for each in data[:-1])
-    assert whole == data[-1]["translatedText"] == translated(live, q, format="html")["translatedText"]
+    assert (
+        whole == data[-1]["translatedText"] == translated(live, q, format="html")["translatedText"]
+    )
