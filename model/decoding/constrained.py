@@ -49,7 +49,7 @@ class ConstrainedSearch:
     @classmethod
     def begin(cls, options: DecodingOptions, eos: int) -> "ConstrainedSearch":
         """Start from the target's prefix, which counts for no phrase."""
-        phrases = Phrases(options.phrases)
+        phrases = Phrases(options.phrases, options.continuing)
         return cls(BeamSearch.begin(options, eos), phrases, (phrases.begin(),))
 
     @property
