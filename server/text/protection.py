@@ -1,7 +1,7 @@
 """Protection: what in a block stays as it is, or as a glossary says, rather than be worded."""
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import replace
 
 from server.text.pieces import escaped, is_loose
@@ -103,22 +103,20 @@ def _sent(block: Segment, start: int, end: int) -> str:
     return escaped(text) if block.escapes else text
 
 
-def _joined(text: str, spans: Iterable[Span], tags: Iterable[Tag]) -> Iterator[Span]:
+def _joined(text: str, spans: Sequence[Span], tags: Iterable[Tag]) -> Iterator[Span]:
     """Make one of adjacent spans that stay as they are, where no tag stands between."""
     tag_ats = {tag.at for tag in tags}
-    last: Span | None = None
-    for span in spans:
-        if (
-            last
-            and last.end == span.start
-            and span.start not in tag_ats
-            and not (last.is_term or span.is_term)
-            and is_loose(text, last) == is_loose(text, span)
-        ):
-            last = replace(last, end=span.end, text=last.text + span.text)
+    begin = 0
+    for end in range(1, len(spans) + 1):
+        if end < len(spans) and _is_one(text, spans[end - 1], spans[end], tag_ats):
             continue
-        if last:
-            yield last
-        last = span
-    if last:
-        yield last
+        together = "".join(span.text for span in spans[begin:end])
+        yield replace(spans[begin], end=spans[end - 1].end, text=together)
+        begin = end
+
+
+def _is_one(text: str, left: Span, right: Span, tag_ats: Collection[int]) -> bool:
+    is_apart = left.end != right.start or right.start in tag_ats
+    return not (is_apart or left.is_term or right.is_term) and (
+        is_loose(text, left) == is_loose(text, right)
+    )
