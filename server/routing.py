@@ -15,6 +15,7 @@ from server.serving import Serving
 from server.text.cutting import words
 from server.text.languages import Detection
 from server.text.rules import PLAIN, TextRules
+from server.text.terms import verify_terms
 from server.translator import Translator, read_through
 
 
@@ -113,6 +114,7 @@ async def prepare(
         InvalidRequest, UnsupportedLanguage, TooLarge, and what Serving.for_pair raises: before
             anything is accepted.
     """
+    verify_terms(rules)
     detected: list[Detection] = []
     if source.lower() == "auto":
         serving.candidates(model)[0].verify_size(texts)

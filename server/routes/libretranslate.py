@@ -1,7 +1,8 @@
 """What LibreTranslate's clients ask besides translations: features, files, a description."""
 
+import asyncio
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import PurePath
 from time import monotonic
 from typing import Any
@@ -13,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from server import __version__
 from server.bodies import Upload, validate
 from server.decoding_fields import DecodingFields
-from server.errors import DeadlineExceeded, Disabled, InvalidRequest, NotFound
+from server.errors import DeadlineExceeded, Disabled, InvalidRequest, QueueFull, NotFound
 from server.preparation import Wishes
 from server.results import Result
 from server.routes.libretranslate_spec import describe
@@ -24,6 +25,7 @@ from server.serving import Serving
 from server.streaming import while_connected
 from server.text import documents
 from server.text.languages import client_code, english_name
+from server.text.rules import TextRules
 from server.translator import read_through
 
 router = APIRouter(tags=["libretranslate"], dependencies=[Depends(speak_libretranslate)])
@@ -37,7 +39,6 @@ _MEDIA_TYPES = {
     ".srt": "application/x-subrip; charset=utf-8",
     ".vtt": "text/vtt; charset=utf-8",
 }
-_BATCH_TEXTS, _BATCH_CHARACTERS = 256, 100_000  # of a file at once: others wait that long
 _SAMPLE_CHARACTERS = 4000  # of a file, by which its language is told
 _STEM_CHARACTERS = 80
 
@@ -182,7 +183,7 @@ async def _read(upload: Upload, extension: str, max_characters: int) -> document
 async def _translate(
     shared: Serving, document: documents.Document, fields: FileFields, ends_s: float
 ) -> list[Result]:
-    """Translate a file's texts a few at a time, so that other requests get their turns."""
+    """Translate a file's texts, as many at a time as a request may hold."""
     source = fields.source
     if source.lower() == "auto":
         sample = "\n".join(document.texts)[:_SAMPLE_CHARACTERS]
@@ -192,38 +193,40 @@ async def _translate(
         source = detected[0].language
     shared.for_pair(source, fields.target, fields.model)  # also where there is nothing to translate
     results: list[Result] = []
-    for batch in _batches(document.texts, shared.settings.max_texts):
-        left_s = ends_s - monotonic()
-        if left_s <= 0:
-            raise DeadlineExceeded("the file was not translated within the time; send it in parts")
-        translation = await prepare(
-            shared,
-            batch,
-            source,
-            fields.target,
-            DecodingFields(),
-            Wishes(),
-            rules=document.rules,
-            model=fields.model,
-            timeout_s=left_s,
-        )
-        async with translation:
-            results += await translation.collect()
+    while left := document.texts[len(results) :][: shared.settings.max_texts]:
+        try:
+            results += await _translate_some(shared, left, document.rules, source, fields, ends_s)
+        except QueueFull as error:
+            if not results:
+                raise
+            await asyncio.sleep(error.retry_after_s or 0)  # rather than lose what is done
     return results
 
 
-def _batches(texts: Sequence[str], max_texts: int) -> Iterator[Sequence[str]]:
-    """Part texts in order; a text longer than a batch makes one alone."""
-    limit = min(max_texts, _BATCH_TEXTS)
-    begin, characters = 0, 0
-    for index, text in enumerate(texts):
-        is_full = index - begin == limit or characters + len(text) > _BATCH_CHARACTERS
-        if is_full and index > begin:
-            yield texts[begin:index]
-            begin, characters = index, 0
-        characters += len(text)
-    if begin < len(texts):
-        yield texts[begin:]
+async def _translate_some(
+    shared: Serving,
+    texts: Sequence[str],
+    rules: TextRules,
+    source: str,
+    fields: FileFields,
+    ends_s: float,
+) -> list[Result]:
+    left_s = ends_s - monotonic()
+    if left_s <= 0:
+        raise DeadlineExceeded("the file was not translated within its time; send it in parts")
+    translation = await prepare(
+        shared,
+        texts,
+        source,
+        fields.target,
+        DecodingFields(),
+        Wishes(),
+        rules=rules,
+        model=fields.model,
+        timeout_s=left_s,
+    )
+    async with translation:
+        return await translation.collect()
 
 
 @router.get("/download_file/{name}", summary="A translated file", response_class=Response)

@@ -1,5 +1,6 @@
 """Translation: LibreTranslate's shapes with our optional fields, and our stream beside it."""
 
+import asyncio
 from collections.abc import AsyncIterator, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any
@@ -214,10 +215,9 @@ async def stream(
 async def languages(shared: Shared) -> Response:
     """List each source language with its targets, as LibreTranslate does."""
     shared.verify_complete()  # a list without them would say that they are not served
-    if shared.listing is None:  # hundreds of languages take milliseconds to list
-        shared.listing = to_json(
-            list_languages(t.card.targets for t in shared.translators.values())
-        )
+    if shared.listing is None:  # hundreds of languages take a while to list
+        directions = [t.card.targets for t in shared.translators.values()]
+        shared.listing = await asyncio.to_thread(lambda: to_json(list_languages(directions)))
     return Response(shared.listing, media_type="application/json")
 
 

@@ -1,5 +1,6 @@
 """LibreTranslate's dialect on a live server: its sentences, codes, features and files."""
 
+import itertools
 import json
 import re
 import shutil
@@ -13,8 +14,10 @@ import pytest
 
 from model import BUNDLED, Model, load
 from server.decoding_fields import DecodingFields
+from server.errors import QueueFull
 from server.routes.translate import list_languages
 from server.routes.translate_fields import DetectRequest, TranslateRequest
+from server.routing import prepare
 from server.text.languages import closest
 from tests.server.live import Live, serve
 
@@ -561,6 +564,40 @@ def test_a_file_of_more_texts_than_a_request_may_hold_is_translated_in_turns(
         file = fetched(upload(live, "a.srt", "\n".join(lines).encode()), live)
     assert file.text.count("\n") == "\n".join(lines).count("\n")
     assert "Yes" not in file.text
+
+
+@pytest.mark.parametrize(("refused", "status"), [(1, 429), (2, 200), (3, 200)])
+def test_a_full_queue_refuses_a_file_at_its_beginning_and_delays_it_later(
+    bundled: Model, monkeypatch: pytest.MonkeyPatch, refused: int, status: int
+) -> None:
+    calls = itertools.count(1)
+
+    def some(*args: Any, **kwargs: Any) -> Any:
+        if next(calls) == refused:
+            raise QueueFull("many segments wait already; retry in 0 s", 0.0)
+        return prepare(*args, **kwargs)
+
+    monkeypatch.setattr("server.routes.libretranslate.prepare", some)
+    cues = [f"{n}\n00:00:0{n},000 --> 00:00:0{n},500\n- Yes.\n- No.\n" for n in range(3)]
+    with serve(bundled, max_texts=2) as live:
+        answer = upload(live, "a.srt", "\n".join(cues).encode())
+        assert answer.status_code == status
+        if status == 200:
+            assert fetched(answer, live).text.count("\n") == "\n".join(cues).count("\n")
+
+
+def test_a_file_that_takes_too_long_is_given_up(
+    bundled: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seconds = itertools.chain([0.0, 1.0], itertools.repeat(31.0))
+    monkeypatch.setattr("server.routes.libretranslate.monotonic", lambda: next(seconds))
+    cues = "1\n00:00:01,000 --> 00:00:02,500\n- Yes.\n- No.\n"
+    with serve(bundled, max_texts=1) as live:
+        answer = upload(live, "a.srt", cues.encode())
+    assert refusal(answer) == (
+        504,
+        "the file was not translated within its time; send it in parts",
+    )
 
 
 def test_a_file_is_gone_where_nobody_kept_it(live: Live, bundled: Model) -> None:
