@@ -120,24 +120,25 @@ class Translator:
 
     async def generate(
         self,
-        text: str,
+        texts: Sequence[str],
         fields: DecodingFields,
         wishes: Wishes,
         *,
         timeout_s: float,
     ) -> Reading:
-        """Prepare raw text-to-text: special tokens in `text` count as such, nothing is segmented.
+        """Prepare raw text-to-text: special tokens in `texts` count as such, nothing is segmented.
 
         Raises:
             InvalidRequest, TooLarge: before anything is accepted.
         """
-        self.verify_size([text])
+        self.verify_size(texts)
         preparation = self._preparation(fields, wishes)
+        encode = self.tokenizer.encode_raw
         try:
-            source = await read_through([text], partial(self.tokenizer.encode_raw, text))
+            sources = await read_through(texts, lambda: [encode(text) for text in texts])
         except OutsideVocabulary as error:
             raise InvalidRequest(str(error)) from error
-        planned = [Text([preparation.reader(Prompt(source))])]
+        planned = [Text([preparation.reader(Prompt(source))]) for source in sources]
         preparation.verify(planned)
         return Reading(self, planned, timeout_s)
 

@@ -1,5 +1,6 @@
 """DeepL's dialect, version 2: translation, languages and usage; what is not served says so."""
 
+import asyncio
 from collections.abc import Iterable
 from typing import Annotated, Any
 
@@ -58,28 +59,28 @@ Sent = Annotated[dict[str, Any], Depends(_admitted)]
 )
 async def translate(request: Request, sent: Sent, shared: Shared) -> JSONResponse:
     """Answer one translation for each text, in order, with what was detected and is billed."""
-    fields = _fields(sent, shared.settings.max_texts)
+    fields, limit_s = _fields(sent, shared.settings.max_texts), shared.settings.deepl_timeout_s
     decoding, model_type = fields.decoding(*_beams(shared))
     try:
-        translation = await prepare(
-            shared,
-            fields.text,
-            fields.source_lang or "auto",
-            fields.target_lang,
-            decoding,
-            Wishes(),
-            rules=fields.rules,
-            timeout_s=shared.settings.deepl_timeout_s,
-        )
-        request.state.log = {"model": translation.models, "texts": len(fields.text)}
-        results = await while_connected(request, _collect(translation))
+        async with asyncio.timeout(limit_s):  # which bounds preparation, too
+            translation = await prepare(
+                shared,
+                fields.text,
+                fields.source_lang or "auto",
+                fields.target_lang,
+                decoding,
+                Wishes(),
+                rules=fields.rules,
+                timeout_s=limit_s,
+            )
+            request.state.log = {"model": translation.models, "texts": len(fields.text)}
+            results = await while_connected(request, _collect(translation))
     except UnsupportedLanguage as error:
-        name = "target_lang" if _is_unknown(fields.target_lang, shared) else "source_lang"
-        name = "target_lang" if fields.source_lang is None else name
+        name = _unsupported(fields, shared)
         raise UnsupportedLanguage(f"Value for {name!r} not supported. {error}") from error
-    except DeadlineExceeded as error:
+    except (DeadlineExceeded, TimeoutError) as error:
         request.state.outcome = "expired"  # also where the status says that it may be sent again
-        raise _late(shared.settings.deepl_timeout_s) from error
+        raise _late(limit_s) from error
     shared.billed_characters += sum(map(len, fields.text))
     return JSONResponse(_answer(fields, model_type, results))
 
@@ -115,8 +116,16 @@ def _late(limit_s: float) -> DeadlineExceeded:
     return error
 
 
-def _is_unknown(code: str, shared: Serving) -> bool:
-    return not any(t.known(code) in t.languages for t in shared.candidates())
+def _unsupported(fields: TranslateFields, shared: Serving) -> str:
+    """Return which field asks for what no model has."""
+    candidates = shared.candidates()
+
+    def is_known(code: str) -> bool:
+        return any(each.known(code) in each.languages for each in candidates)
+
+    source = fields.source_lang or "auto"
+    is_target = source.lower() == "auto" or is_known(source) or not is_known(fields.target_lang)
+    return "target_lang" if is_target else "source_lang"
 
 
 def _answer(

@@ -73,7 +73,7 @@ class Prepared:
 async def prepare_raw(fields: RawRequest, shared: Serving, *, streams: bool) -> Prepared:
     """Verify and tokenise; nothing is submitted yet."""
     reading = await shared.translator(fields.model).generate(
-        fields.inputs,
+        [fields.inputs],
         fields.parameters,
         Wishes(streams=streams, scores=streams or fields.parameters.details),
         timeout_s=shared.settings.request_timeout_s,

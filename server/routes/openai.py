@@ -12,11 +12,11 @@ from fastapi.responses import JSONResponse
 from server.bodies import validate
 from server.errors import NotFound
 from server.preparation import Wishes
-from server.reading import Delta
+from server.reading import Delta, Reading
 from server.results import Result
 from server.routes.openai_fields import CompletionRequest
 from server.routes.shared import Shared, body_of, warnings_by_text, welcome
-from server.routing import Share, Translation, prepare
+from server.routing import Translation, prepare
 from server.serving import Serving
 from server.streaming import EventStream, event, events, while_connected
 from server.translator import verify_count
@@ -38,7 +38,7 @@ class Completion:
     """A request that was submitted, and what all parts of its answer have in common."""
 
     fields: CompletionRequest
-    work: Translation
+    work: Translation | Reading
     frame: dict[str, Any]
 
 
@@ -84,7 +84,7 @@ async def _submitted(request: Request, shared: Shared) -> AsyncIterator[Completi
         yield Completion(fields, work, frame)
 
 
-async def _prepare(fields: CompletionRequest, shared: Serving) -> Translation:
+async def _prepare(fields: CompletionRequest, shared: Serving) -> Translation | Reading:
     decoding, timeout_s = fields.decoding(), shared.settings.request_timeout_s
     wishes = Wishes(streams=bool(fields.stream), scores=fields.logprobs is not None)
     if fields.target is not None:
@@ -99,15 +99,7 @@ async def _prepare(fields: CompletionRequest, shared: Serving) -> Translation:
             timeout_s=timeout_s,
         )
     translator = shared.translator(fields.model)
-    shares = [
-        Share(
-            translator,
-            [index],
-            await translator.generate(text, decoding, wishes, timeout_s=timeout_s),
-        )
-        for index, text in enumerate(fields.texts)
-    ]
-    return Translation(shares)
+    return await translator.generate(fields.texts, decoding, wishes, timeout_s=timeout_s)
 
 
 @router.post(
@@ -135,7 +127,9 @@ async def completions(
     return JSONResponse(answer | _warnings(results))
 
 
-async def _followed(work: Translation) -> tuple[dict[int, dict[str, Any]], list[Result]]:
+async def _followed(
+    work: Translation | Reading,
+) -> tuple[dict[int, dict[str, Any]], list[Result]]:
     """Read everything; returns the log probabilities of each text beside the results."""
     found: dict[int, dict[str, Any]] = {}
     logprobs = Logprobs()

@@ -1,13 +1,16 @@
 """Dialects that are switched off are not there, and cost nothing."""
 
+import socket
 import subprocess
 import sys
+from collections.abc import Iterator
 
+import httpx
 import pytest
 
 from model import Model
 from server.settings import Settings
-from tests.server.live import serve
+from tests.server.live import Live, serve
 
 PATHS = {
     "deepl": ("/v2/translate", "/v2/document"),
@@ -49,3 +52,41 @@ def test_what_nobody_speaks_is_not_imported(dialects: str, imported: set[str]) -
 
 def test_all_dialects_are_spoken_by_default() -> None:
     assert Settings().dialects == ("libretranslate", *PATHS)
+
+
+@pytest.mark.parametrize(
+    ("path", "status"),
+    [
+        ("/v2/translate", 403),
+        ("/v2/languages", 403),
+        ("/v2/document", 403),
+        ("/v1/completions", 401),
+        ("/v1/chat/completions", 401),
+        ("/", 403),
+    ],
+)
+def test_a_key_in_a_header_is_verified_before_the_body_is_read(
+    keyed: Live, path: str, status: int
+) -> None:
+    """The body never comes: it is declared only."""
+    url = httpx.URL(keyed.url)
+    head = (
+        f"POST {path} HTTP/1.1\r\nhost: x\r\nauthorization: Bearer b\r\ncontent-length: 9\r\n\r\n"
+    )
+    with socket.create_connection((url.host, url.port or 80), timeout=20) as connection:
+        connection.sendall(head.encode())
+        assert connection.recv(65536).split()[1] == str(status).encode()
+
+
+@pytest.fixture(scope="module")
+def keyed(bundled: Model) -> Iterator[Live]:
+    with serve(bundled, api_keys="alpha") as live:
+        yield live
+
+
+@pytest.mark.parametrize("path", ["/v2/translate", "/v1/completions", "/", "/v2/usage"])
+def test_a_body_that_is_not_json_is_refused_in_the_dialect(live: Live, path: str) -> None:
+    answer = live.client.post(path, content=b"{", headers={"content-type": "application/json"})
+    assert answer.status_code in (400, 422)
+    assert "Invalid JSON format" in answer.text
+    assert answer.headers["content-type"] == "application/json"

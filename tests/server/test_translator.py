@@ -362,7 +362,7 @@ def test_a_forced_token_without_an_embedding_is_refused() -> None:
         translator = build(EchoRunner(), card(vocabulary=LETTERS.index("z")))
         fields = DecodingFields(forced_bos_token="z")
         with pytest.raises(InvalidRequest, match="'z' is not in the model's vocabulary"):
-            await translator.generate("a", fields, Wishes(), timeout_s=30)
+            await translator.generate(["a"], fields, Wishes(), timeout_s=30)
 
     asyncio.run(run())
 
