@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from server import __version__
 from server.bodies import Upload, validate
 from server.decoding_fields import DecodingFields
-from server.errors import DeadlineExceeded, Disabled, InvalidRequest, QueueFull, NotFound
+from server.errors import DeadlineExceeded, Disabled, InvalidRequest, NotFound, QueueFull
 from server.preparation import Wishes
 from server.results import Result
 from server.routes.libretranslate_spec import describe
