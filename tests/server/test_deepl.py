@@ -162,7 +162,7 @@ def test_keys_are_accepted_where_deepls_clients_put_them(bundled: Model) -> None
 
 
 def test_mastodons_form_with_repeated_texts(live: Live) -> None:
-    body = "text=I+am+tired.&text=I+like+it.&target_lang=DE&source_lang=EN"
+    body = "text=I+am+tired.&text=I+like+it.&source_lang&target_lang=DE"
     key = {"authorization": "DeepL-Auth-Key k"}
     answer = live.client.post("/v2/translate", content=body, headers=FORM | key).json()
     assert [one["detected_source_language"] for one in answer["translations"]] == ["EN", "EN"]
@@ -317,3 +317,28 @@ def test_a_full_queue_is_429(bundled: Model) -> None:
         assert ask(live).headers["retry-after"] == "1"
         with pytest.raises(deepl.TooManyRequestsException, match="segments wait already"):
             client.translate_text(SOURCE, target_lang="DE")
+
+
+def test_its_client_sends_again_what_came_too_late(
+    bundled: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without its pauses, in the first of which the model gets on."""
+    model, gate = gated(bundled)
+    pauses = []
+
+    def pause(timer: Any) -> None:
+        pauses.append(timer)
+        timer._num_retries += 1
+        gate.open()
+
+    monkeypatch.setattr("deepl.http_client.max_network_retries", 5)
+    monkeypatch.setattr("deepl.http_client._BackoffTimer.sleep_until_deadline", pause)
+    with (
+        serve(model, deepl_timeout_s=0.5) as live,
+        closing(deepl.Translator("k", server_url=live.url)) as client,
+    ):
+        gate.close()
+        result = client.translate_text(SOURCE, target_lang="DE")
+    assert isinstance(result, deepl.TextResult)
+    assert result.text == TRANSLATION
+    assert pauses
