@@ -9,6 +9,7 @@ import httpx
 import pytest
 
 from model import Model
+from server.routes.deepl_fields import TranslateFields
 from tests.server.live import Live, crowded, gated, serve
 
 SOURCE = "I am tired."
@@ -306,6 +307,7 @@ def test_what_takes_too_long_is_refused_before_clients_give_up(bundled: Model) -
     with serve(model, deepl_timeout_s=0.05) as live:
         gate.close()
         answer = ask(live)
+        assert live.held == 1  # the model itself is stuck
         assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
         assert "within 0.05 s; send fewer at once" in answer.json()["message"]
         live.wait_until(lambda: live.metric("rejected_total", reason="deadline") == 1)
@@ -342,3 +344,22 @@ def test_its_client_sends_again_what_came_too_late(
     assert isinstance(result, deepl.TextResult)
     assert result.text == TRANSLATION
     assert pauses
+
+
+@pytest.mark.parametrize(
+    ("kind", "usual", "allowed", "expected"),
+    [
+        (None, 6, 16, (None, None)),
+        ("latency_optimized", 6, 16, (1, "latency_optimized")),
+        ("quality_optimized", 1, 16, (4, "quality_optimized")),
+        ("quality_optimized", 6, 16, (6, "quality_optimized")),
+        ("prefer_quality_optimized", 1, 2, (2, "quality_optimized")),
+        ("prefer_quality_optimized", 1, 1, (1, "latency_optimized")),
+    ],
+)
+def test_quality_is_four_beams_at_least_within_what_is_allowed(
+    kind: Any, usual: int, allowed: int, expected: tuple[int | None, str | None]
+) -> None:
+    fields = TranslateFields(text=[SOURCE], target_lang="DE", model_type=kind)
+    decoding, used = fields.decoding(usual, allowed)
+    assert (decoding.num_beams, used) == expected
