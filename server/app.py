@@ -87,6 +87,10 @@ def create_app(settings: Settings, models: Sequence[Model] | None = None) -> Fas
 def _routers(dialects: Sequence[Dialect]) -> list[APIRouter]:
     """Return our own routes and those of `dialects`; what nobody speaks is not imported."""
     routers = [translate.router, translate.native, health.router]
+    if "libretranslate" in dialects:
+        from server.routes import libretranslate
+
+        routers.append(libretranslate.router)
     if "deepl" in dialects:
         from server.routes import deepl
 

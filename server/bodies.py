@@ -1,16 +1,16 @@
 """Request bodies, read within their limit and turned into verified fields with errors that help."""
 
 import asyncio
-from collections.abc import AsyncIterator, Collection
-from itertools import chain
+from collections.abc import AsyncGenerator, AsyncIterator, Collection, Sequence
+from dataclasses import dataclass
 from typing import Any, TypeVar
 from urllib.parse import parse_qsl
 
 from fastapi import Request
 from pydantic import BaseModel, ValidationError
 from pydantic_core import from_json
-from starlette.exceptions import HTTPException
-from starlette.types import Message
+from starlette.datastructures import FormData
+from starlette.formparsers import MultiPartException, MultiPartParser
 
 from server.errors import BodyTimeout, ClientGone, InvalidRequest, TooLarge, UnsupportedMedia
 
@@ -20,6 +20,14 @@ _FORM = "application/x-www-form-urlencoded"
 _MULTIPART = "multipart/form-data"
 _MAX_ITEMS = 100  # fields of a body, and items of any list but the texts
 _BOM = b"\xef\xbb\xbf"
+
+
+@dataclass(frozen=True, slots=True)
+class Upload:
+    """A file of a form; its name is the client's, to be trusted with nothing."""
+
+    name: str
+    content: bytes
 
 
 async def read_body(request: Request, max_bytes: int, timeout_s: float) -> bytes:
@@ -64,6 +72,7 @@ async def read_fields(
     *,
     repeated: Collection[str] = (),
     max_repeats: int = 0,
+    max_files: int = 0,
 ) -> dict[str, Any]:
     """Read a JSON object or a form, with query parameters beside it.
 
@@ -71,6 +80,7 @@ async def read_fields(
         repeated: fields that a form or the query may hold several times: always a list then, of
             values as they were sent.
         max_repeats: how many values there may be beyond those of a form without such fields.
+        max_files: how many values of a multipart form may be files; each is an `Upload`.
 
     Raises:
         InvalidRequest: not JSON in UTF-8, not an object, or a field sent twice.
@@ -85,7 +95,7 @@ async def read_fields(
     ):  # curl -d says form, whatever it sends
         fields = _once(_pairs(body, limit), repeated)
     elif media == _MULTIPART:
-        fields = _once(await _multipart(request, body, limit), repeated)
+        fields = _once(await _multipart(request, body, limit, max_files), repeated)
     elif body.strip():
         fields = _json(body)
     else:
@@ -107,13 +117,13 @@ def validate(kind: type[Fields], fields: dict[str, Any], *, large: str = "") -> 
         first = error.errors(include_url=False, include_input=False, include_context=False)[0]
         # A union reports one error for each of its members, with the member's name at the end.
         name = ".".join(str(part) for part in first["loc"] if not str(part).startswith("list["))
-        name = name.removesuffix(".str").removesuffix(".bool")
+        name = name.removesuffix(".str").removesuffix(".bool")[:100]
         if first["type"] == "missing":
             raise InvalidRequest(f"Invalid request: missing {name} parameter") from error
         if first["type"] == "extra_forbidden":
             known = ", ".join(kind.model_fields)
             raise InvalidRequest(
-                f"Invalid request: {name[:100]!r} is not a field; known: {known}"
+                f"Invalid request: {name!r} is not a field; known: {known}"
             ) from error
         raise InvalidRequest(f"Invalid request: {name}: {first['msg']}") from error
 
@@ -133,9 +143,9 @@ def _json(body: bytes) -> dict[str, Any]:
     try:
         fields = from_json(body.removeprefix(_BOM), allow_inf_nan=False)
     except ValueError as error:
-        raise InvalidRequest(f"Invalid JSON format: {error}") from error
+        raise InvalidRequest("Invalid JSON format", f": {error}") from error
     if not isinstance(fields, dict):
-        raise InvalidRequest("Invalid JSON format: send an object")
+        raise InvalidRequest("Invalid JSON format", ": send an object")
     return fields
 
 
@@ -146,7 +156,7 @@ def _verify_breadth(name: str, value: Any) -> None:
         _verify_breadth(inner, part)
 
 
-def _once(items: list[tuple[str, str]], repeated: Collection[str]) -> dict[str, Any]:
+def _once(items: Sequence[tuple[str, str | Upload]], repeated: Collection[str]) -> dict[str, Any]:
     fields: dict[str, Any] = {}
     for name, value in items:
         if name in repeated:
@@ -155,21 +165,35 @@ def _once(items: list[tuple[str, str]], repeated: Collection[str]) -> dict[str, 
         if name in fields:
             raise InvalidRequest(f"{name[:40]!r} was sent twice; send JSON with a list for several")
         # Browsers send forms with CR LF; JSON keeps its line ends.
-        fields[name] = value.replace("\r\n", "\n")
+        fields[name] = value.replace("\r\n", "\n") if isinstance(value, str) else value
     return fields
 
 
-async def _multipart(request: Request, body: bytes, limit: int) -> list[tuple[str, str]]:
-    async def replay() -> Message:
-        return {"type": "http.request", "body": body, "more_body": False}
+async def _multipart(
+    request: Request, body: bytes, max_fields: int, max_files: int
+) -> list[tuple[str, str | Upload]]:
+    async def replay() -> AsyncGenerator[bytes, None]:
+        yield body
 
+    parser = MultiPartParser(request.headers, replay(), max_files=max_files, max_fields=max_fields)
+    parser.spool_max_size = len(body) + 1  # in memory: there may be no disk to write to
     try:
-        form = await Request(request.scope, replay).form(max_files=0, max_fields=limit)
-        pairs = [(name, value) for name, value in form.multi_items() if isinstance(value, str)]
-        for text in chain.from_iterable(pairs):
-            text.encode()  # a charset may have smuggled in half of a surrogate pair
-    except HTTPException as error:
-        raise InvalidRequest(f"Invalid request: {error.detail}") from error
+        return await _values(await parser.parse())
+    except MultiPartException as error:
+        raise InvalidRequest(f"Invalid request: {error.message}") from error
     except (LookupError, UnicodeError) as error:
         raise InvalidRequest("Invalid request: the form is not UTF-8") from error
+
+
+async def _values(form: FormData) -> list[tuple[str, str | Upload]]:
+    """Return names and values; raises UnicodeError for half of a surrogate pair in them."""
+    pairs: list[tuple[str, str | Upload]] = []
+    for name, value in form.multi_items():
+        name.encode()  # a charset may have smuggled it in
+        if isinstance(value, str):
+            value.encode()
+            pairs.append((name, value))
+        else:
+            pairs.append((name, Upload(value.filename or "", await value.read())))
+    await form.close()
     return pairs

@@ -16,6 +16,7 @@ from server.errors import (
     InvalidKey,
     InvalidRequest,
     MissingKey,
+    QueueFull,
     Refused,
     ServiceError,
     TooLarge,
@@ -34,6 +35,13 @@ _OPENAI_CODES: dict[type[ServiceError], str] = {
     InvalidKey: "invalid_api_key",
     UnknownModel: "model_not_found",
 }
+
+
+def _of_libretranslate(body: dict[str, Any], error: ServiceError) -> dict[str, Any]:
+    """Say its sentence in `error`, which clients search; `detail` may hold more."""
+    if isinstance(error, QueueFull):
+        return body | {"error": f"Slowdown: {body['detail']}"}
+    return body | ({"error": error.sentence} if isinstance(error, InvalidRequest) else {})
 
 
 def _of_tgi(body: dict[str, Any], error: ServiceError) -> dict[str, Any]:
@@ -73,7 +81,7 @@ class _Dialect:
 
 _DIALECTS = {
     "native": _Dialect(media="application/problem+json"),
-    "libretranslate": _Dialect({TooLarge: 400, MissingKey: 400}),
+    "libretranslate": _Dialect({TooLarge: 400, MissingKey: 400}, _of_libretranslate),
     # 503 is what all of DeepL's clients, and those that others wrote, send again later.
     "deepl": _Dialect({MissingKey: 403, DeadlineExceeded: 503}, _of_deepl),
     "openai": _Dialect({InvalidKey: 401, TooLarge: 400}, _of_openai),

@@ -82,6 +82,19 @@ class Settings(BaseSettings):
         description="Comma-separated APIs that are spoken besides our own: libretranslate, deepl, "
         "openai, tgi; none for none.",
     )
+    spec_title: str = Field(
+        "Stele (speaks LibreTranslate's API)",
+        min_length=1,
+        max_length=100,
+        description="Title in /spec; some clients, GNOME's Dialect among them, insist on "
+        "LibreTranslate, which is its authors' trademark.",
+    )
+    max_file_store_bytes: int = Field(
+        64 * 2**20,
+        ge=0,
+        description="Translated files kept in memory until they are fetched, for half an hour at "
+        "most, the newest ones; 0 refuses files.",
+    )
     cors_origin: Annotated[tuple[str, ...], NoDecode] = Field(
         (), description="Comma-separated origins that browsers may call from; * for all."
     )

@@ -7,7 +7,7 @@ from fastapi import Depends, Request
 from pydantic import BaseModel
 
 from server.bodies import read_fields
-from server.errors import Draining
+from server.errors import Draining, InvalidRequest
 from server.reader import Aligned
 from server.results import Result
 from server.serving import Serving
@@ -31,6 +31,7 @@ async def welcome(
     *,
     key_field: str = "api_key",
     repeated: Collection[str] = (),
+    max_files: int = 0,
 ) -> dict[str, Any]:
     """Read the fields of a request for work, within the configured limits.
 
@@ -38,7 +39,7 @@ async def welcome(
 
     Args:
         key_field: where the body or the query may hold the key.
-        repeated: as `read_fields` takes them.
+        repeated, max_files: as `read_fields` takes them.
 
     Raises:
         Draining: before anything else is done for a request that comes too late.
@@ -56,11 +57,19 @@ async def welcome(
         settings.body_timeout_s,
         repeated=repeated,
         max_repeats=settings.max_texts if repeated else 0,
+        max_files=max_files,
     )
     key = fields.get(key_field)
     if header is None:
         shared.keys.verify(None, key if isinstance(key, str) else None)
     return fields
+
+
+def verify_present(sent: dict[str, Any], *names: str) -> None:
+    """Raise InvalidRequest, in LibreTranslate's words, for the first field that is not there."""
+    for name in names:
+        if sent.get(name) in (None, "", []):
+            raise InvalidRequest(f"Invalid request: missing {name} parameter")
 
 
 def body_of(kind: type[BaseModel], *media: str) -> dict[str, Any]:

@@ -72,6 +72,7 @@ def test_a_stop_string_is_not_looked_for_in_the_prefix() -> None:
 
 def test_alignments_are_read_also_where_a_stop_string_ended_the_text() -> None:
     subject = reader(stop=("b",), alignments="average")
+    subject.reports_alignments = True
     subject.receive(Update(1, ids("ab"), (0.0, 0.0), ((1.0, 0.0), (0.5, 0.5))), LETTERS)
 
     assert subject.finish == "stop_string"

@@ -61,7 +61,10 @@ def test_requests_choose_by_pair_by_name_and_by_what_is_detected(both: Live) -> 
     assert "tired" in found["translatedText"][0]
     assert (used("en-de") > before[0], used("french") > before[1]) == (True, True)
     refused = answer(source="en", model="french")
-    assert refused["error"] == "en to de is not supported; en can be translated to: nothing"
+    assert refused["error"] == (
+        "German (de) is not available as a target language from English (en)"
+    )
+    assert refused["detail"] == refused["error"] + "; en can be translated to: nothing"
     assert answer(model="spanish")["code"] == "unknown_model"
 
 

@@ -38,6 +38,9 @@ class Letters:
     def encode_raw(self, text: str) -> tuple[int, ...]:
         return (*[LETTERS.index(letter) for letter in text], EOS)
 
+    def encode_inside(self, text: str, *, is_spaced: bool = True) -> tuple[int, ...] | None:
+        return self.encode_target(" " * is_spaced + text) or None
+
     def encode_target(self, text: str) -> tuple[int, ...]:
         return self.encode_raw(text)[:-1]
 
@@ -186,7 +189,6 @@ def test_usage_counts_what_was_read_and_generated() -> None:
     [
         (["a"] * 10, "en", "de", TooLarge),
         (["a" * 501], "en", "de", TooLarge),
-        (["a" * 100], "en", "de", TooLarge),  # one sentence beyond the model
         (["a"], "fr", "de", UnsupportedLanguage),
         (["a"], "en", "fr", UnsupportedLanguage),
     ],
@@ -203,6 +205,17 @@ def test_what_cannot_be_served_is_refused_before_it_is_submitted(
         assert translator.engine.held == 0
 
     asyncio.run(run())
+
+
+def test_a_sentence_too_long_for_the_model_is_split_where_it_reads_best_and_says_so() -> None:
+    text = "I am here, " * 12 + "and so are you. Good!"
+    deltas, (result,) = translated([text])
+
+    assert result.text == text
+    assert result.warnings == (
+        "segment 0 is longer than the model's 60 tokens: its 4 parts were translated one by one",
+    )
+    assert "".join(delta.text for delta in deltas) == text
 
 
 def test_a_consumer_that_is_behind_gets_its_tokens_in_one_delta() -> None:
