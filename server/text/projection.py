@@ -12,7 +12,18 @@ from server.text.placing import Places, tree
 
 _SIGNS = {
     sign: group
-    for group in ("\"'„“”‚‘’«»‹›「」『』", ".。।۔", ",，、،", "?？؟", "!！", ":：", ";；", "-–—―", "(（", ")）")
+    for group in (
+        "\"'„“”‚‘’«»‹›「」『』",
+        ".。।۔",
+        ",，、،",
+        "?？؟",
+        "!！",
+        ":：",
+        ";；",
+        "-–—―",
+        "(（",
+        ")）",
+    )
     for sign in group
 }
 _COPIED = 0.5  # attention from which on a word that looks like a stand-in is one, misspelt
