@@ -534,6 +534,8 @@ def test_files_that_cannot_be_served_are_refused_in_libretranslates_words(live: 
     latin = refused(upload(live, "a.txt", "12 ü".encode("latin-1")))
     assert latin == "Invalid request: the file is not UTF-8 (byte 3); save it as UTF-8"
     assert "not a field" in refused(upload(live, "a.txt", b"12", format="html"))
+    timed = b"WEBVTT\n\n00:01.000 --> 00:02.000\n<c.red>I am</c> tired.\n"
+    assert "4" in refused(upload(live, "a.vtt", timed))  # the line
 
 
 def test_a_form_holds_one_file_and_only_where_files_are_read(live: Live) -> None:
