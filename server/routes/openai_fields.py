@@ -109,20 +109,21 @@ class CompletionRequest(DecodingFields):
         return DecodingFields(**values)
 
     def _width(self) -> int | None:
-        searches = self.use_beam_search or (self.num_beams or 1) > 1
-        best_of = self.best_of or self.choices
-        if self.use_beam_search is False and (self.num_beams or 1) > 1:
+        """Return how many beams are meant; None leaves it to the model."""
+        beams, best_of = self.num_beams or 1, self.best_of or 1
+        if self.use_beam_search is False and beams > 1:
             raise InvalidRequest("num_beams contradicts use_beam_search")
-        if best_of < self.choices:
+        if self.best_of is not None and best_of < self.choices:
             raise InvalidRequest("best_of must be at least n")
-        if best_of == 1 and self.use_beam_search and self.num_beams is None:
-            raise InvalidRequest("use_beam_search needs best_of, the number of beams")
-        if best_of > 1 and not searches:
-            raise InvalidRequest(
-                "n and best_of above 1 need beam search: send use_beam_search, and best_of beams"
-            )
-        if not self.use_beam_search:
+        if not self.use_beam_search and beams == 1:
+            if max(best_of, self.choices) > 1:
+                raise InvalidRequest(
+                    "n and best_of above 1 need beam search: send use_beam_search, and best_of"
+                )
             return self.num_beams
-        if self.num_beams is not None and self.best_of not in (None, self.num_beams):
+        if best_of > 1 and self.num_beams not in (None, best_of):
             raise InvalidRequest("num_beams and best_of contradict each other; send one of them")
-        return self.num_beams or best_of
+        width = self.num_beams or max(best_of, self.choices)
+        if width == 1:
+            raise InvalidRequest("use_beam_search needs best_of, the number of beams")
+        return width

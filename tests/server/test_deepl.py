@@ -9,6 +9,7 @@ import httpx
 import pytest
 
 from model import Model
+from server.routes.deepl_fields import TranslateFields
 from tests.server.live import Live, crowded, gated, serve
 
 SOURCE = "I am tired."
@@ -162,7 +163,7 @@ def test_keys_are_accepted_where_deepls_clients_put_them(bundled: Model) -> None
 
 
 def test_mastodons_form_with_repeated_texts(live: Live) -> None:
-    body = "text=I+am+tired.&text=I+like+it.&target_lang=DE&source_lang=EN"
+    body = "text=I+am+tired.&text=I+like+it.&source_lang&target_lang=DE"
     key = {"authorization": "DeepL-Auth-Key k"}
     answer = live.client.post("/v2/translate", content=body, headers=FORM | key).json()
     assert [one["detected_source_language"] for one in answer["translations"]] == ["EN", "EN"]
@@ -306,6 +307,7 @@ def test_what_takes_too_long_is_refused_before_clients_give_up(bundled: Model) -
     with serve(model, deepl_timeout_s=0.05) as live:
         gate.close()
         answer = ask(live)
+        assert live.held == 1  # the model itself is stuck
         assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
         assert "within 0.05 s; send fewer at once" in answer.json()["message"]
         live.wait_until(lambda: live.metric("rejected_total", reason="deadline") == 1)
@@ -317,3 +319,47 @@ def test_a_full_queue_is_429(bundled: Model) -> None:
         assert ask(live).headers["retry-after"] == "1"
         with pytest.raises(deepl.TooManyRequestsException, match="segments wait already"):
             client.translate_text(SOURCE, target_lang="DE")
+
+
+def test_its_client_sends_again_what_came_too_late(
+    bundled: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without its pauses, in the first of which the model gets on."""
+    model, gate = gated(bundled)
+    pauses = []
+
+    def pause(timer: Any) -> None:
+        pauses.append(timer)
+        timer._num_retries += 1
+        gate.open()
+
+    monkeypatch.setattr("deepl.http_client.max_network_retries", 5)
+    monkeypatch.setattr("deepl.http_client._BackoffTimer.sleep_until_deadline", pause)
+    with (
+        serve(model, deepl_timeout_s=0.5) as live,
+        closing(deepl.Translator("k", server_url=live.url)) as client,
+    ):
+        gate.close()
+        result = client.translate_text(SOURCE, target_lang="DE")
+    assert isinstance(result, deepl.TextResult)
+    assert result.text == TRANSLATION
+    assert pauses
+
+
+@pytest.mark.parametrize(
+    ("kind", "usual", "allowed", "expected"),
+    [
+        (None, 6, 16, (None, None)),
+        ("latency_optimized", 6, 16, (1, "latency_optimized")),
+        ("quality_optimized", 1, 16, (4, "quality_optimized")),
+        ("quality_optimized", 6, 16, (6, "quality_optimized")),
+        ("prefer_quality_optimized", 1, 2, (2, "quality_optimized")),
+        ("prefer_quality_optimized", 1, 1, (1, "latency_optimized")),
+    ],
+)
+def test_quality_is_four_beams_at_least_within_what_is_allowed(
+    kind: Any, usual: int, allowed: int, expected: tuple[int | None, str | None]
+) -> None:
+    fields = TranslateFields(text=[SOURCE], target_lang="DE", model_type=kind)
+    decoding, used = fields.decoding(usual, allowed)
+    assert (decoding.num_beams, used) == expected

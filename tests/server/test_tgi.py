@@ -107,7 +107,7 @@ def test_its_client_sees_errors_as_its_own(client: InferenceClient) -> None:
 
 @pytest.mark.parametrize("streams", [False, True])
 def test_its_client_sees_a_failure_of_generation(
-    client: InferenceClient, monkeypatch: pytest.MonkeyPatch, streams: bool
+    client: InferenceClient, live: Live, monkeypatch: pytest.MonkeyPatch, streams: bool
 ) -> None:
     def broken(self: object, *_: object) -> None:
         raise RuntimeError("detokenizing failed")
@@ -115,6 +115,7 @@ def test_its_client_sees_a_failure_of_generation(
     monkeypatch.setattr("server.reader.Reader.receive", broken)
     with pytest.raises(GenerationError, match="the model failed on this request"):
         list(client.text_generation(SOURCE, stream=streams))
+    assert live.post("/generate", {"inputs": SOURCE}).status_code == 424
 
 
 def test_its_client_sees_a_full_queue(bundled: Model) -> None:
