@@ -214,6 +214,18 @@ def test_terms_are_fields_of_a_translation_and_of_its_stream(live: Live) -> None
     assert TranslateRequest(**BODY).rules.markup is None
 
 
+def test_terms_come_out_as_asked_for_in_text_in_html_and_in_streams(live: Live) -> None:
+    asked = BODY | {"q": "Where is the station?", "glossary": {"station": "Hauptbahnhof"}}
+    plain = live.post("/translate", asked).json()
+    assert plain["translatedText"].count("Hauptbahnhof") == 1
+    assert plain["translatedText"] in live.post("/translate/stream", asked).text
+    html = live.post("/translate", asked | {"format": "html"}).json()
+    assert html["translatedText"] == plain["translatedText"]
+    kept = BODY | {"q": ["Where is the ACME Rocket?"], "protected": ["ACME Rocket"]}
+    (text,) = live.post("/translate", kept).json()["translatedText"]
+    assert text.count("ACME Rocket") == 1
+
+
 # -- languages -------------------------------------------------------------------------------
 
 
