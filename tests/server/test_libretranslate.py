@@ -18,6 +18,7 @@ from server.errors import QueueFull
 from server.routes.translate import list_languages
 from server.routes.translate_fields import DetectRequest, TranslateRequest
 from server.routing import prepare
+from server.text import documents
 from server.text.languages import closest
 from tests.server.live import Live, serve
 
@@ -364,7 +365,7 @@ def test_settings_hold_all_that_libretranslates_hold_and_are_true(live: Live) ->
             "target": {"code": "de", "name": "German"},
         },
         "suggestions": False,
-        "supportedFilesFormat": [".txt", ".text", ".html", ".htm", ".xhtml", ".srt", ".vtt"],
+        "supportedFilesFormat": list(documents.EXTENSIONS),
     }
 
 
