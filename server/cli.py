@@ -3,6 +3,7 @@
 import os
 import signal
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
@@ -18,6 +19,7 @@ from server.flags import (
     Slots,
     Threads,
     fail,
+    flowing,
     log_to_stderr,
     one_line_errors,
     read_settings,
@@ -33,7 +35,15 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
-    help="Serve encoder-decoder Transformers: translation, and any text to text.",
+    help="""Serve encoder-decoder Transformers: translation, and any text to text.
+
+\b
+stele translate --text 'Good morning' --to de
+stele serve --model facebook/nllb-200-distilled-600M --device cuda
+stele models --model facebook/nllb-200-distilled-600M
+
+`stele COMMAND --help` explains a command. Settings are flags or STELE_* variables: a flag goes \
+before its variable, and a misspelt one is an error.""",
 )
 
 
@@ -50,10 +60,20 @@ Revision = Annotated[
 ]
 NETWORK, LIMITS, OPERATION = "Network", "Limits", "Operation"
 
-app.command()(translate)
+
+def _command(name: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Add a command whose help is its docstring."""
+
+    def add(function: Callable[..., None]) -> Callable[..., None]:
+        return app.command(name, help=flowing(function.__doc__))(function)
+
+    return add
 
 
-@app.command()
+_command("translate")(translate)
+
+
+@_command("serve")
 def serve(
     host: Annotated[str | None, setting("http_host", NETWORK)] = None,
     port: Annotated[int | None, setting("http_port", NETWORK)] = None,
@@ -83,7 +103,19 @@ def serve(
     drain_delay_s: Annotated[float | None, setting("drain_delay_s", OPERATION)] = None,
     log_level: Annotated[str | None, setting("log_level", OPERATION)] = None,
 ) -> None:
-    """Serve one or several models over HTTP. API keys are read from STELE_API_KEYS only."""
+    """Serve one or several models over HTTP.
+
+    \b
+    stele serve
+    stele serve --model Helsinki-NLP/opus-mt-en-fr --model s=facebook/bart-large-cnn
+    stele serve --host 0.0.0.0 --port 80 --device cuda
+    curl -s localhost:8000/translate -d q='Good morning' -d source=en -d target=de
+
+    The bundled model translates between English and German. API keys are read from STELE_API_KEYS
+    only, because command lines are visible to other users. /docs describes every path; SIGTERM
+    finishes what was accepted. Exit codes: 0 after a signal, 1 no model can be served, 2 a mistake
+    in the settings, 3 it cannot listen.
+    """
     flags = locals()
     flags["http_host"], flags["http_port"] = flags.pop("host"), flags.pop("port")
     settings = read_settings(**flags)
@@ -100,23 +132,31 @@ def serve(
     raise typer.Exit(run(create_app(settings), settings))
 
 
-@app.command()
+@_command("models")
 def models(
     model: Model = None,
     precision: Precision = None,
     json: Annotated[bool, typer.Option("--json", help="One JSON array, for machines.")] = False,
 ) -> None:
-    """Show what models can do: languages, limits, size. Nothing is fetched, no weights are read."""
+    """Show what models can do: languages, limits, size.
+
+    Nothing is fetched, no weights are read: a repository of the hub has to be in the cache.
+
+    \b
+    stele models
+    stele models --model facebook/nllb-200-distilled-600M
+    stele models --json
+    """
     settings = read_settings(model=model, precision=precision)
     log_to_stderr("error")
-    from server.models_table import print_json, print_table, rows
+    from server.models_table import print_json, print_text, rows
 
     with one_line_errors():
         found = rows(settings)
-        (print_json if json else print_table)(found, sys.stdout)
+        (print_json if json else print_text)(found, sys.stdout)
 
 
-@app.command()
+@_command("download")
 def download(
     name: Annotated[
         str, typer.Argument(metavar="NAME[@REVISION]", help="organisation/name on the hub.")
@@ -140,7 +180,7 @@ def download(
         typer.echo(folder)
 
 
-@app.command("convert")
+@_command("convert")
 def convert_(
     model: Place,
     out: Annotated[Path, typer.Argument(metavar="OUT", help="A folder that is new or empty.")],
@@ -168,7 +208,7 @@ def convert_(
         typer.echo(f"{out} is ready: stele serve --model {out}")
 
 
-@app.command()
+@_command("bench")
 def bench(
     quick: Annotated[
         bool, typer.Option("--quick", help="Few turns and short windows: to see that it works.")
@@ -204,7 +244,7 @@ def bench(
     raise typer.Exit(code)
 
 
-@app.command()
+@_command("version")
 def version() -> None:
     """Print the version."""
     typer.echo(__version__)

@@ -1,5 +1,6 @@
 """Flags that commands share: settings as options, and mistakes as one line on standard error."""
 
+import inspect
 import logging
 import sys
 from collections.abc import Iterator
@@ -66,6 +67,17 @@ def setting(field: str, panel: str, *names: str, **more: Any) -> Any:
         help=f"{info.description} ({variable(field)}{shown})",
         rich_help_panel=panel,
         **more,
+    )
+
+
+def flowing(text: str | None) -> str:
+    """Return a command's help with paragraphs as one line each, to be wrapped for the terminal.
+
+    Paragraphs that begin with a backspace, as click has it, stay as they are.
+    """
+    paragraphs = inspect.cleandoc(text or "").split("\n\n")
+    return "\n\n".join(
+        each if each.startswith("\b") else each.replace("\n", " ") for each in paragraphs
     )
 
 

@@ -81,14 +81,14 @@ class Preparation:
     def _framed(self, prompt: Prompt, masked: Masked) -> Reader:
         """Return a reader of a segment whose target is put together once it is over."""
         reader = self.reader(prompt)
-        has_places = bool(masked.segment.spans or masked.segment.tags)
+        has_places = bool(masked.stand_ins or masked.tags)
         for each in (reader, reader.others):
             if each is not None:
                 each.masked = masked
                 if has_places:
                     each.request = _aligned(each.request)
                 each.request = replace(each.request, streams=bool(each.request.options.stop))
-        if masked.segment.spans:
+        if masked.stand_ins:
             reader.forcing = self._forcing(reader, masked)
         return reader
 
@@ -96,7 +96,7 @@ class Preparation:
         """Return a reader of the same segment whose search must bring every stand-in."""
         options = reader.request.options
         beams = min(max(options.num_beams, _FORCING_BEAMS), self._max_beams)
-        phrases = [self._tokenizer.encode_inside(each) for each in masked.stand_ins]
+        phrases = [self._tokenizer.encode_inside(each) for each in masked.phrases]
         possible = tuple(dict.fromkeys(phrase for phrase in phrases if phrase))
         if beams == 1 or options.samples or not possible:
             return None

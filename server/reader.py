@@ -11,7 +11,6 @@ from server.generation import Finish
 from server.messages import Request, Timings, Update
 from server.text.masking import Masked
 from server.text.projection import restore
-from server.text.segments import Span
 
 
 class Token(NamedTuple):
@@ -56,7 +55,7 @@ class Reader:
     others: "Reader | None" = None  # the same source's alternatives
     masked: Masked | None = None  # what its target is put into, whole, once it is over
     forcing: "Reader | None" = None  # the same, with what must be in it forced
-    misplaced: tuple[Span, ...] = ()  # what the model left out: it stands where attention points
+    misplaced: tuple[str, ...] = ()  # what the model left out: it stands where attention points
     reports_alignments: bool = False
     text: str = ""
     tokens: list[Token] = field(default_factory=list)
@@ -136,7 +135,7 @@ class Reader:
         pieces: list[str],
         weights: Sequence[Sequence[float]],
         tokenizer: Tokenizer,
-    ) -> tuple[str, tuple[Span, ...]]:
+    ) -> tuple[str, tuple[str, ...]]:
         """Put the segment's spans and tags into a target's `text`.
 
         Args:

@@ -94,11 +94,10 @@ def _warnings(parts: Sequence[Part]) -> Iterable[str]:
         if part.finish == "length":
             limit = part.request.options.max_new_tokens
             yield f"segment {number} was cut at {limit} tokens; send a larger max_new_tokens"
-        for span in part.misplaced:
-            what = "glossary term" if span.is_term else "protected text"
+        for text in part.misplaced:
             yield (
-                f"segment {number}: the model left out the {what} {span.text[:100]!r}; it was put "
-                "where attention points, so check its place"
+                f"segment {number}: the model left out {text[:100]!r}; it was put where attention "
+                "points, so check its place"
             )
 
 

@@ -98,13 +98,14 @@ class Tokenizer(Protocol):
 
 def inside(tokenizer: Tokenizer, text: str, *, is_spaced: bool) -> tuple[int, ...] | None:
     """Return what `Tokenizer.encode_inside` does: what stands behind tokens that stay the same."""
+    if not text or text != text.strip():
+        return None
     for before in _BEFORE:
         known, whole = tokenizer.encode_target(before), before + " " * is_spaced + text
         ids = tokenizer.encode_target(whole)
         found = ids[len(known) :]
-        if not found or ids[: len(known)] != known or any(map(tokenizer.is_special, ids)):
-            continue
-        if tokenizer.decode(ids) == whole:
+        is_same = ids[: len(known)] == known and tokenizer.decode(ids) == whole
+        if is_same and not any(map(tokenizer.is_special, found)):
             return found
     return None
 

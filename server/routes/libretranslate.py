@@ -24,6 +24,7 @@ from server.routing import prepare
 from server.serving import Serving
 from server.streaming import while_connected
 from server.text import documents
+from server.text.cutting import words
 from server.text.languages import client_code, english_name
 from server.text.rules import TextRules
 from server.translator import read_through
@@ -188,7 +189,8 @@ async def _translate(
     if source.lower() == "auto":
         sample = "\n".join(document.texts)[:_SAMPLE_CHARACTERS]
         detected = await read_through(
-            [sample], lambda: shared.detect(sample, fields.target, fields.model)
+            [sample],
+            lambda: shared.detect(words(sample, document.rules), fields.target, fields.model),
         )
         source = detected[0].language
     shared.for_pair(source, fields.target, fields.model)  # also where there is nothing to translate

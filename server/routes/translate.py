@@ -101,7 +101,7 @@ def _answer(prepared: Prepared, results: list[Result]) -> dict[str, Any]:
         return values[0] if isinstance(fields.q, str) else values
 
     answer: dict[str, Any] = {"translatedText": one_or_all([result.text for result in results])}
-    if fields.source == "auto":
+    if fields.source.lower() == "auto":
         answer["detectedLanguage"] = one_or_all([detected_language(r.detected) for r in results])
     warnings = [
         warning if isinstance(fields.q, str) else f"text {index}: {warning}"

@@ -7,7 +7,6 @@ from pydantic import (
     ConfigDict,
     Field,
     ValidationError,
-    ValidationInfo,
     ValidatorFunctionWrapHandler,
     field_validator,
 )
@@ -17,7 +16,6 @@ from server.errors import InvalidRequest
 from server.text.rules import TextRules
 
 MAX_ALTERNATIVES = 32
-_MAX_TERM_CHARACTERS = 200
 
 
 class TranslateRequest(DecodingFields):
@@ -65,17 +63,6 @@ class TranslateRequest(DecodingFields):
             raise InvalidRequest("Invalid request: alternatives parameter must be >= 0")
         return number
 
-    @field_validator("glossary", "protected", mode="before")
-    @classmethod
-    def _terms(cls, value: Any, info: ValidationInfo) -> Any:
-        terms = [*value, *value.values()] if isinstance(value, dict) else value
-        if isinstance(terms, list) and not all(map(_is_term, terms)):
-            raise InvalidRequest(
-                f"Invalid request: {info.field_name}: a term is a text of 1 to "
-                f"{_MAX_TERM_CHARACTERS} characters"
-            )
-        return value
-
     @property
     def rules(self) -> TextRules:
         """How the texts are read."""
@@ -89,10 +76,6 @@ class TranslateRequest(DecodingFields):
     def texts(self) -> list[str]:
         """The texts in order, also where only one was sent."""
         return [self.q] if isinstance(self.q, str) else self.q
-
-
-def _is_term(term: Any) -> bool:
-    return isinstance(term, str) and term.strip() != "" and len(term) <= _MAX_TERM_CHARACTERS
 
 
 class DetectRequest(BaseModel):

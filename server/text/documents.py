@@ -1,7 +1,7 @@
 """Documents: from a file's content to the texts that are translated, and back, without loss."""
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import PurePath
 from typing import Literal
@@ -54,13 +54,14 @@ class Document:
     Attributes:
         texts: what is translated, in order.
         lines: the number of the line in which each text begins, from 1.
-        rules: how the texts are read, glossary and protected terms left out.
+        rules: how the texts are read, without what the user protects.
+        parts: the content, as what stays and as what is translated.
     """
 
     texts: tuple[str, ...]
     lines: tuple[int, ...]
     rules: TextRules
-    _parts: tuple[cues.Part, ...]
+    parts: tuple[cues.Part, ...]
 
     def written(self, translations: Sequence[str]) -> str:
         """Return the content with `translations` in place of the texts, all else as it was.
@@ -70,10 +71,29 @@ class Document:
         """
         if len(translations) != len(self.texts):
             raise ValueError(f"{len(translations)} translations for {len(self.texts)} texts")
-        each = iter(translations)
-        return "".join(
-            part if isinstance(part, str) else part.written(next(each)) for part in self._parts
-        )
+        return Writer(self).add(translations)
+
+
+class Writer:
+    """Writes a document while its translations come in, in order."""
+
+    def __init__(self, document: Document) -> None:
+        self._parts, self._at = document.parts, 0
+
+    def add(self, translations: Iterable[str]) -> str:
+        """Return what is certain with these: up to the next text that is still to come."""
+        written: list[str] = []
+        coming = iter(translations)
+        while self._at < len(self._parts):
+            part = self._parts[self._at]
+            if isinstance(part, Passage):
+                target = next(coming, None)
+                if target is None:
+                    break
+                part = part.written(target)
+            written.append(part)
+            self._at += 1
+        return "".join(written)
 
 
 def read(

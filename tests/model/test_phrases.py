@@ -94,6 +94,25 @@ def test_needed_counts_what_is_begun(
     assert read(subject, tokens).needed == needed
 
 
+@settings(derandomize=True, deadline=None, max_examples=300)
+@given(PHRASES, TARGETS, st.sets(TOKENS, max_size=2).map(frozenset))
+def test_what_a_continuing_token_follows_has_not_occurred(
+    given_: list[tuple[int, ...]], tokens: list[int], continuing: frozenset[int]
+) -> None:
+    phrases = Phrases(given_, continuing)
+
+    missing = [given_[index] for index in phrases.missing(read(phrases, tokens))]
+
+    for phrase in {*given_}:
+        whole = [
+            end
+            for end in range(len(phrase), len(tokens) + 1)
+            if [*phrase] == tokens[end - len(phrase) : end]
+            and (end == len(tokens) or tokens[end] not in continuing)
+        ]
+        assert missing.count(phrase) == max(0, given_.count(phrase) - len(whole))
+
+
 def test_missing_phrases_are_told_by_their_indices() -> None:
     phrases = Phrases([(1, 2), (3,), (1, 2), (4,)])
 

@@ -188,6 +188,8 @@ def test_text_is_not_taken_for_markup(live: Live) -> None:
 def test_a_language_is_told_only_where_it_was_asked_for(live: Live) -> None:
     auto = BODY | {"source": "auto"}
     assert "detectedLanguage" not in live.post("/translate", BODY).json()
+    shouted = live.post("/translate", BODY | {"source": "AUTO"}).json()
+    assert shouted["detectedLanguage"]["language"] == "en"
     one = live.post("/translate", auto | {"q": "Where is the station?"}).json()
     assert set(one["detectedLanguage"]) == {"confidence", "language"}
     assert one["detectedLanguage"]["language"] == "en"
@@ -464,6 +466,12 @@ def test_a_files_language_is_told_once_for_all_of_it(live: Live) -> None:
         "translatedText"
     ]
     assert file.text == lines
+
+
+def test_a_pages_language_is_told_from_what_people_read(live: Live) -> None:
+    page = b"<style>.where { is: the } .station { and: more }</style><p>Wo ist der Bahnhof?</p>"
+    file = fetched(upload(live, "a.html", page, source="auto", target="en"), live)
+    assert "station?</p>" in file.text
 
 
 @pytest.mark.parametrize("content", [b"", b"\n\n", b"12\n", "\ufeff".encode(), "🙂".encode()])

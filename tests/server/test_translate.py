@@ -150,12 +150,24 @@ def test_a_sentence_that_met_its_stop_string_is_not_decoded_further(bundled: Mod
         ({"q": "a", "source": "xx", "target": "de"}, "xx is not supported"),
         ({"q": "a", "source": "en", "target": "auto"}, "auto is not supported"),
         ({"q": "a", "source": "auto", "target": "fr"}, "loaded languages are: de, en"),
-        ({"q": "a", "source": "en", "target": "de", "glossary": {"a": ""}}, "glossary: a term is"),
-        ({"q": "a", "source": "en", "target": "de", "glossary": {" ": "a"}}, "glossary: a term is"),
-        ({"q": "a", "source": "en", "target": "de", "glossary": {"a": 5}}, "glossary: a term is"),
+        (
+            {"q": "a", "source": "en", "target": "de", "glossary": {"a": ""}},
+            "protected term is empty",
+        ),
+        (
+            {"q": "a", "source": "en", "target": "de", "glossary": {" ": "a"}},
+            "protected term is empty",
+        ),
+        (
+            {"q": "a", "source": "en", "target": "de", "glossary": {"a": 5}},
+            "glossary.a: Input should",
+        ),
         ({"q": "a", "source": "en", "target": "de", "glossary": ["a"]}, "glossary: Input should"),
-        ({"q": "a", "source": "en", "target": "de", "protected": ["x" * 201]}, "protected: a term"),
-        ({"q": "a", "source": "en", "target": "de", "protected": [5]}, "protected: a term is"),
+        (
+            {"q": "a", "source": "en", "target": "de", "protected": ["x" * 201]},
+            "201 characters; at most 200",
+        ),
+        ({"q": "a", "source": "en", "target": "de", "protected": [5]}, "protected.0: Input should"),
         ({"q": "a", "source": "en", "target": "de", "protected": "a"}, "protected: Input should"),
         ({"q": "a", "source": "en", "target": "de", "protected": ["x"] * 101}, "100 items"),
         (
