@@ -72,7 +72,10 @@ class TranslateFields(BaseModel):
     )
     split_sentences: Annotated[
         Literal["0", "1", "nonewlines"] | None, BeforeValidator(_as_text)
-    ] = Field(None, description="1 by default; nonewlines with tag_handling html.")
+    ] = Field(
+        None,
+        description="1 by default; in html a line end is white space, so that 1 is nonewlines.",
+    )
     preserve_formatting: Flag = Field(None, description="Formatting is preserved either way.")
     formality: Annotated[
         Literal["default", "more", "less", "prefer_more", "prefer_less"] | None,
