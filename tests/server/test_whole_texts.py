@@ -1,5 +1,6 @@
 """What comes in comes out: markup, placeholders, terms and layout of translated texts."""
 
+import json
 import re
 from typing import Any
 
@@ -71,9 +72,11 @@ def test_what_has_no_words_stays(live: Live, text: str) -> None:
 
 HTML = (
     "<!DOCTYPE html><!-- a comment -->\n<html><head><title>The hotel</title>"
-    '<style>p > a { color: "red" }</style><script>if (a < b) { alert("Hello you"); }</script></head>\n'
+    '<style>p > a { color: "red" }</style><script>if (a < b) { alert("Hello you"); }</script>'
+    "</head>\n"
     '<body class="The house"><h1 id=top>How are you?</h1>\n'
-    '<p>I am <b>very</b> tired. <a href="/the/hotel?a=1&amp;b=2" title="The hotel">Where is the hotel?</a></p>\n'
+    '<p>I am <b>very</b> tired. <a href="/the/hotel?a=1&amp;b=2" title="The hotel">'
+    "Where is the hotel?</a></p>\n"
     "<ul>\n  <li>A red house</li>\n  <li>Two &amp; three</li>\n</ul>\n"
     '<p translate="no">Do not touch this.</p><p>Tom said <code>print(1)</code> to us.<br>Good night!</p>\n'
     '<img src="a.png" alt="The cat"></body></html>\n'
@@ -119,8 +122,6 @@ def test_a_sentence_too_long_for_the_model_is_split_and_says_so(live: Live) -> N
 
 
 def test_a_stream_of_html_concatenates_to_its_answer(live: Live) -> None:
-    import json
-
     q = "<p>I am <b>very</b> tired.</p><p>Where is the <i>hotel</i>?</p>"
     body = {"q": q, "source": "en", "target": "de", "format": "html"}
     events = live.post("/translate/stream", body).text.split("\n\n")
