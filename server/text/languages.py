@@ -48,7 +48,7 @@ _ENOUGH = 2000  # characters that tell a text's language
 _WIDESPREAD = 0.15  # how much a language's writers count: a power of their number
 _SHARPNESS = 0.4  # a longer text tells more, but not in proportion: what one says, others repeat
 # What the identifier calls languages, or one it knows that is written alike.
-_OWN_LABELS = {"ki": "kik", "ff": "fuv", "gn": "gug", "bo": "dz"}
+_OWN_LABELS = {"ki": "kik", "ff": "fuv", "gn": "gug", "nb": "no", "bo": "dz"}
 _CANTONESE = frozenset("嘅咗唔喺啲嗰佢咁冇睇嚟")
 
 
