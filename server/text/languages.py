@@ -48,7 +48,7 @@ _ENOUGH = 2000  # characters that tell a text's language
 _WIDESPREAD = 0.15  # how much a language's writers count: a power of their number
 _SHARPNESS = 0.4  # a longer text tells more, but not in proportion: what one says, others repeat
 # What the identifier calls languages, or one it knows that is written alike.
-_OWN_LABELS = {"ki": "kik", "ff": "fuv", "gn": "gug", "nb": "no", "bo": "dz"}
+_OWN_LABELS = {"ki": "kik", "ff": "fuv", "gn": "gug", "nb": "no", "fil": "tl", "bo": "dz"}
 _CANTONESE = frozenset("嘅咗唔喺啲嗰佢咁冇睇嚟")
 
 
@@ -57,7 +57,7 @@ class LanguageDetector:
 
     def __init__(self) -> None:
         self._identifier = LanguageIdentifier.from_model_file(MODEL_FILE)
-        self._labels = frozenset(self._identifier.labels)
+        self._known = frozenset(self._identifier.labels)
 
     def rank(self, text: str, among: Iterable[str]) -> list[Detection]:
         """Return the languages of `among` by likelihood, best first.
@@ -75,22 +75,12 @@ class LanguageDetector:
         elif len(candidates) == 1:
             likelihoods = {candidates[0]: 1.0}
         else:
-            likelihoods = self._likelihoods(words, self._labels_of(tuple(candidates)))
+            likelihoods = self._likelihoods(words, tuple(candidates))
         return _ranked(likelihoods, share) or _guess(candidates or languages)
 
-    def _labels_of(self, codes: tuple[str, ...]) -> Mapping[str, str]:
-        """Return {what the identifier calls a language: its code}, for those that it knows."""
-        found: dict[str, str] = {}
-        for is_macro in (False, True):  # `acm` is `ar` only where that is not there
-            for code in codes:
-                name = _language(code, is_macro)
-                label = _OWN_LABELS.get(name, name)
-                if label in self._labels and code not in found.values():
-                    found.setdefault(label, code)
-        return found
-
-    def _likelihoods(self, words: str, labels: Mapping[str, str]) -> dict[str, float]:
+    def _likelihoods(self, words: str, codes: tuple[str, ...]) -> dict[str, float]:
         """Return {code: likelihood}, to any scale."""
+        labels = _labels(codes, self._known)
         if not labels:
             return {}
         padded = f" {words} "  # where words begin and end tells much
@@ -140,6 +130,19 @@ def _in_han(words: str, languages: Sequence[str]) -> dict[str, float]:
     simplified, traditional = chinese_scripts(words)
     found = {code: traditional if is_traditional(code) else simplified for code in chinese}
     return found | dict.fromkeys(japanese, 1 / (1 + len(words)))
+
+
+@lru_cache(1024)
+def _labels(codes: tuple[str, ...], known: frozenset[str]) -> Mapping[str, str]:
+    """Return {what the identifier calls a language: its code}, for those that it knows."""
+    found: dict[str, str] = {}
+    for is_macro in (False, True):  # `acm` is `ar` only where that is not there
+        for code in codes:
+            name = _language(code, is_macro)
+            label = _OWN_LABELS.get(name, name)
+            if label in known and code not in found.values():
+                found.setdefault(label, code)
+    return found
 
 
 @lru_cache(1024)
