@@ -1,19 +1,31 @@
 """`stele`: serve models over HTTP, or translate on the command line."""
 
-import logging
 import os
 import signal
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
-from pydantic import ValidationError
 
 from server import __version__
-from server.settings import Settings, unknown_variables, variable
+from server.flags import (
+    MACHINE,
+    Device,
+    Model,
+    Offline,
+    Precision,
+    Slots,
+    Threads,
+    fail,
+    flowing,
+    log_to_stderr,
+    one_line_errors,
+    read_settings,
+    setting,
+)
+from server.translate_command import translate
 
 # OpenMP's threads spin for milliseconds after an operator, on the core that HTTP needs. This many
 # turns, a fraction of that, keep them awake between two operators of a step and not much longer.
@@ -23,7 +35,15 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
-    help="Serve encoder-decoder Transformers: translation, and any text to text.",
+    help="""Serve encoder-decoder Transformers: translation, and any text to text.
+
+\b
+stele translate --text 'Good morning' --to de
+stele serve --model facebook/nllb-200-distilled-600M --device cuda
+stele models --model facebook/nllb-200-distilled-600M
+
+`stele COMMAND --help` explains a command. Settings are flags or STELE_* variables: a flag goes \
+before its variable, and a misspelt one is an error.""",
 )
 
 
@@ -32,62 +52,34 @@ def main() -> None:
     app()
 
 
-def _fail(message: str) -> typer.Exit:
-    typer.echo(f"stele: {message}", err=True)
-    return typer.Exit(2)
-
-
-@contextmanager
-def _one_line_errors() -> Iterator[None]:
-    try:
-        yield
-    except (ValueError, OSError) as error:
-        raise _fail(str(error)) from error
-
-
-def read_settings(**flags: Any) -> Settings:
-    """Combine flags with the environment; a flag that is not given leaves the variable in force.
-
-    Raises:
-        typer.Exit: code 2, after one line per mistake on standard error.
-    """
-    if unknown := unknown_variables():
-        known = ", ".join(variable(field) for field in Settings.model_fields)
-        raise _fail(f"{unknown[0]} is not a setting; known are {known}")
-    given = {name: value for name, value in flags.items() if value not in (None, [])}
-    try:
-        return Settings(**given)
-    except ValidationError as error:
-        for each in error.errors(include_input=False):
-            field = str(each["loc"][0])
-            flag = "--" + field.removeprefix("http_").replace("_", "-")
-            where = flag if field in given else variable(field)
-            typer.echo(f"stele: {where}: {each['msg']}", err=True)
-        raise typer.Exit(2) from error
-
-
-def _help(field: str) -> str:
-    return f"{Settings.model_fields[field].description} [{variable(field)}]"
-
-
-Model = Annotated[list[str] | None, typer.Option(metavar="NAME_OR_DIR", help=_help("model"))]
-Offline = Annotated[bool | None, typer.Option("--offline", help=_help("offline"))]
 Place = Annotated[
     str, typer.Argument(metavar="NAME_OR_DIR", help="A checkpoint folder, or organisation/name.")
 ]
 Revision = Annotated[
     str | None, typer.Option(help="A branch, tag, commit or refs/pr/N; main by default.")
 ]
-Device = Annotated[str | None, typer.Option(help=_help("device"))]
-Precision = Annotated[str | None, typer.Option(help=_help("precision"))]
-Threads = Annotated[int | None, typer.Option(help=_help("threads"))]
-Slots = Annotated[int | None, typer.Option(help=_help("slots"))]
+NETWORK, LIMITS, OPERATION = "Network", "Limits", "Operation"
 
 
-@app.command()
+def _command(name: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Add a command whose help is its docstring."""
+
+    def add(function: Callable[..., None]) -> Callable[..., None]:
+        return app.command(name, help=flowing(function.__doc__))(function)
+
+    return add
+
+
+_command("translate")(translate)
+
+
+@_command("serve")
 def serve(
-    host: Annotated[str | None, typer.Option(help=_help("http_host"))] = None,
-    port: Annotated[int | None, typer.Option(help=_help("http_port"))] = None,
+    host: Annotated[str | None, setting("http_host", NETWORK)] = None,
+    port: Annotated[int | None, setting("http_port", NETWORK)] = None,
+    dialects: Annotated[str | None, setting("dialects", NETWORK)] = None,
+    cors_origin: Annotated[str | None, setting("cors_origin", NETWORK)] = None,
+    spec_title: Annotated[str | None, setting("spec_title", NETWORK)] = None,
     model: Model = None,
     offline: Offline = None,
     device: Device = None,
@@ -95,33 +87,39 @@ def serve(
     threads: Threads = None,
     slots: Slots = None,
     source_tokens_per_tick: Annotated[
-        int | None, typer.Option(help=_help("source_tokens_per_tick"))
+        int | None, setting("source_tokens_per_tick", MACHINE)
     ] = None,
-    latent_cache_bytes: Annotated[
-        int | None, typer.Option(help=_help("latent_cache_bytes"))
-    ] = None,
-    max_body_bytes: Annotated[int | None, typer.Option(help=_help("max_body_bytes"))] = None,
-    header_timeout_s: Annotated[float | None, typer.Option(help=_help("header_timeout_s"))] = None,
-    body_timeout_s: Annotated[float | None, typer.Option(help=_help("body_timeout_s"))] = None,
-    max_beams: Annotated[int | None, typer.Option(help=_help("max_beams"))] = None,
-    max_texts: Annotated[int | None, typer.Option(help=_help("max_texts"))] = None,
-    max_characters: Annotated[int | None, typer.Option(help=_help("max_characters"))] = None,
-    max_waiting_segments: Annotated[
-        int | None, typer.Option(help=_help("max_waiting_segments"))
-    ] = None,
-    request_timeout_s: Annotated[
-        float | None, typer.Option(help=_help("request_timeout_s"))
-    ] = None,
-    drain_delay_s: Annotated[float | None, typer.Option(help=_help("drain_delay_s"))] = None,
-    dialects: Annotated[str | None, typer.Option(help=_help("dialects"))] = None,
-    cors_origin: Annotated[str | None, typer.Option(help=_help("cors_origin"))] = None,
-    log_level: Annotated[str | None, typer.Option(help=_help("log_level"))] = None,
+    latent_cache_bytes: Annotated[int | None, setting("latent_cache_bytes", MACHINE)] = None,
+    max_body_bytes: Annotated[int | None, setting("max_body_bytes", LIMITS)] = None,
+    header_timeout_s: Annotated[float | None, setting("header_timeout_s", LIMITS)] = None,
+    body_timeout_s: Annotated[float | None, setting("body_timeout_s", LIMITS)] = None,
+    request_timeout_s: Annotated[float | None, setting("request_timeout_s", LIMITS)] = None,
+    deepl_timeout_s: Annotated[float | None, setting("deepl_timeout_s", LIMITS)] = None,
+    max_beams: Annotated[int | None, setting("max_beams", LIMITS)] = None,
+    max_texts: Annotated[int | None, setting("max_texts", LIMITS)] = None,
+    max_characters: Annotated[int | None, setting("max_characters", LIMITS)] = None,
+    max_file_store_bytes: Annotated[int | None, setting("max_file_store_bytes", LIMITS)] = None,
+    max_waiting_segments: Annotated[int | None, setting("max_waiting_segments", LIMITS)] = None,
+    drain_delay_s: Annotated[float | None, setting("drain_delay_s", OPERATION)] = None,
+    log_level: Annotated[str | None, setting("log_level", OPERATION)] = None,
 ) -> None:
-    """Serve one or several models over HTTP. API keys are read from STELE_API_KEYS only."""
+    """Serve one or several models over HTTP.
+
+    \b
+    stele serve
+    stele serve --model Helsinki-NLP/opus-mt-en-fr --model s=facebook/bart-large-cnn
+    stele serve --host 0.0.0.0 --port 80 --device cuda
+    curl -s localhost:8000/translate -d q='Good morning' -d source=en -d target=de
+
+    The bundled model translates between English and German. API keys are read from STELE_API_KEYS
+    only, because command lines are visible to other users. /docs describes every path; SIGTERM
+    finishes what was accepted. Exit codes: 0 after a signal, 1 no model can be served, 2 a mistake
+    in the settings, 3 it cannot listen.
+    """
     flags = locals()
     flags["http_host"], flags["http_port"] = flags.pop("host"), flags.pop("port")
     settings = read_settings(**flags)
-    _log_to_stderr(settings.log_level)
+    log_to_stderr(settings.log_level)
     # The first process of a container ignores signals that it does not handle; until the server
     # handles them there is nothing to finish.
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -134,69 +132,31 @@ def serve(
     raise typer.Exit(run(create_app(settings), settings))
 
 
-@app.command()
-def translate(
-    files: Annotated[
-        list[str] | None, typer.Argument(help="Files to translate; - or none reads standard input.")
-    ] = None,
-    source: Annotated[str, typer.Option("--from", "-f", help="Source language, or auto.")] = "auto",
-    target: Annotated[str, typer.Option("--to", "-t", help="Target language.")] = "de",
-    text: Annotated[
-        list[str] | None,
-        typer.Option("--text", help="Translate this instead of files; repeatable."),
-    ] = None,
-    model: Model = None,
-    offline: Offline = None,
-    device: Device = None,
-    precision: Precision = None,
-    threads: Threads = None,
-    slots: Slots = None,
-) -> None:
-    """Translate files, text or standard input to standard output; no server is needed."""
-    settings = read_settings(
-        model=model,
-        offline=offline,
-        device=device,
-        precision=precision,
-        threads=threads,
-        slots=slots,
-    )
-    _log_to_stderr("error")
-    from server.batch import translate_lines
-
-    with _one_line_errors():
-        lines = text if text else _read_lines(files or ["-"])
-        try:
-            translate_lines(settings, lines, source, target, sys.stdout)
-        except BrokenPipeError:  # whoever reads has seen enough
-            os._exit(0)
-
-
-def _read_lines(files: list[str]) -> list[str]:
-    lines: list[str] = []
-    for name in files:
-        content = sys.stdin.read() if name == "-" else Path(name).read_text(encoding="utf-8")
-        lines += content.removesuffix("\n").split("\n") if content else []
-    return lines
-
-
-@app.command()
+@_command("models")
 def models(
     model: Model = None,
     precision: Precision = None,
     json: Annotated[bool, typer.Option("--json", help="One JSON array, for machines.")] = False,
 ) -> None:
-    """Show what models can do: languages, limits, size. Nothing is fetched, no weights are read."""
+    """Show what models can do: languages, limits, size.
+
+    Nothing is fetched, no weights are read: a repository of the hub has to be in the cache.
+
+    \b
+    stele models
+    stele models --model facebook/nllb-200-distilled-600M
+    stele models --json
+    """
     settings = read_settings(model=model, precision=precision)
-    _log_to_stderr("error")
-    from server.models_table import print_json, print_table, rows
+    log_to_stderr("error")
+    from server.models_table import print_json, print_text, rows
 
-    with _one_line_errors():
+    with one_line_errors():
         found = rows(settings)
-        (print_json if json else print_table)(found, sys.stdout)
+        (print_json if json else print_text)(found, sys.stdout)
 
 
-@app.command()
+@_command("download")
 def download(
     name: Annotated[
         str, typer.Argument(metavar="NAME[@REVISION]", help="organisation/name on the hub.")
@@ -209,10 +169,10 @@ def download(
     prints the folder. HF_HOME or HF_HUB_CACHE says where the cache is, HF_TOKEN who you are.
     """
     read_settings()
-    _log_to_stderr("info")
+    log_to_stderr("info")
     from model import Reference, resolve
 
-    with _one_line_errors():
+    with one_line_errors():
         reference = Reference.parse(name)
         if reference.is_folder:
             raise ValueError(f"{name} is a folder already; there is nothing to fetch")
@@ -220,7 +180,7 @@ def download(
         typer.echo(folder)
 
 
-@app.command("convert")
+@_command("convert")
 def convert_(
     model: Place,
     out: Annotated[Path, typer.Argument(metavar="OUT", help="A folder that is new or empty.")],
@@ -234,11 +194,11 @@ def convert_(
     revision that has safetensors is copied as it is.
     """
     settings = read_settings(offline=offline)
-    _log_to_stderr("info")
+    log_to_stderr("info")
     from model import Reference
     from model.convert import convert, verify
 
-    with _one_line_errors():
+    with one_line_errors():
         reference = Reference.parse(f"{model}@{revision}" if revision else model)
         convert(reference.locate(offline=settings.offline, pickled=True), out)
         try:
@@ -248,7 +208,7 @@ def convert_(
         typer.echo(f"{out} is ready: stele serve --model {out}")
 
 
-@app.command()
+@_command("bench")
 def bench(
     quick: Annotated[
         bool, typer.Option("--quick", help="Few turns and short windows: to see that it works.")
@@ -274,27 +234,17 @@ def bench(
         from benchmarks.suite import run
     except ModuleNotFoundError as error:
         if error.name and error.name.partition(".")[0] == "benchmarks":
-            raise _fail(
+            raise fail(
                 "the benchmark is not part of the installed package: run `make bench` in a "
                 "checkout of the repository"
             ) from error
-        raise _fail(f"{error.name} is missing: pip install 'stele[bench]'") from error
-    with _one_line_errors():
+        raise fail(f"{error.name} is missing: pip install 'stele[bench]'") from error
+    with one_line_errors():
         code = run(quick=quick, only=only or [], out=out, model=model)
     raise typer.Exit(code)
 
 
-@app.command()
+@_command("version")
 def version() -> None:
     """Print the version."""
     typer.echo(__version__)
-
-
-def _log_to_stderr(level: str) -> None:
-    logging.basicConfig(
-        level=level.upper(),
-        stream=sys.stderr,
-        format="%(asctime)s %(levelname)s %(name)s %(message)s",
-    )
-    for chatty in ("httpx", "httpx2"):  # a line for each request to the hub
-        logging.getLogger(chatty).setLevel(logging.WARNING)

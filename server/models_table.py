@@ -1,18 +1,17 @@
-"""What models can do, read from their configuration and tokenizer, as a table or as JSON."""
+"""What models can do, read from their configuration and tokenizer, for people or as JSON."""
 
 import json
+import textwrap
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, TextIO
 
-from rich.console import Console
-from rich.table import Table
-
 from model import BUNDLED, Reference, describe
 from server.settings import Settings
 
-_LISTED = 8  # languages in a cell
+_LISTED = 8  # languages of one model; JSON has all of them
+_WIDTH = 80
 
 
 def rows(settings: Settings) -> list[dict[str, Any]]:
@@ -49,27 +48,32 @@ def print_json(found: Sequence[dict[str, Any]], out: TextIO) -> None:
     out.write(json.dumps(found, indent=2, ensure_ascii=False) + "\n")
 
 
-def print_table(found: Sequence[dict[str, Any]], out: TextIO) -> None:
-    """Write a table for people; wide enough for its content where `out` is no terminal."""
-    console = Console(file=out, width=None if out.isatty() else 240)
-    table = Table("model", "architecture", "parameters", "precision", "translates")
-    for heading in ("max source", "max target", "on disk"):
-        table.add_column(heading, justify="right")
-    table.add_column("from")
-    for row in found:
-        revision = f"@{row['revision'][:12]}" if row["revision"] else ""
-        table.add_row(
-            row["name"],
-            row["architecture"],
-            f"{row['parameters'] / 10**6:.1f} M",
-            row["precision"],
-            directions(row["targets"]),
-            str(row["max_source"]),
-            str(row["max_target"]),
-            f"{row['bytes'] / 10**6:.0f} MB",
-            f"{row['source']}{revision}",
+def print_text(found: Sequence[dict[str, Any]], out: TextIO) -> None:
+    """Write a few lines about each model, for people; no wider than 80 columns but for paths."""
+    out.write("\n".join(map(_described, found)))
+
+
+def _described(row: dict[str, Any]) -> str:
+    revision = f"@{row['revision'][:12]}" if row["revision"] else ""
+    size = f"{row['parameters'] / 10**6:.1f} M parameters, {row['precision']}"
+    lines = {
+        "is": f"{row['architecture']}, {size}, {row['bytes'] / 10**6:.0f} MB on disk",
+        "translates": directions(row["targets"]),
+        "limits": f"{row['max_source']} source tokens, {row['max_target']} target tokens",
+        "from": f"{row['source']}{revision}",
+    }
+    described = f"{row['name']}\n"
+    for name, text in lines.items():
+        wrapped = textwrap.wrap(
+            text,
+            _WIDTH,
+            initial_indent=f"  {name:<12}",
+            subsequent_indent=" " * 14,
+            break_long_words=False,
+            break_on_hyphens=False,
         )
-    console.print(table)
+        described += "\n".join(wrapped) + "\n"
+    return described
 
 
 def directions(targets: dict[str, tuple[str, ...]]) -> str:

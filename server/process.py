@@ -4,6 +4,7 @@ import asyncio
 import gc
 import logging
 import os
+import socket
 import sys
 from types import FrameType
 
@@ -17,6 +18,7 @@ from server.settings import Settings
 logger = logging.getLogger(__name__)
 
 _GRACE_S = 5.0  # beyond the request timeout, for answers to be written
+_CANNOT_LISTEN = 3  # exit code
 _SWITCH_INTERVAL_S = 0.0005  # the event loop must not wait 5 ms for the engine's thread, nor it
 
 
@@ -63,8 +65,16 @@ class HttpServer(uvicorn.Server):
 
 
 def run(app: FastAPI, settings: Settings) -> int:
-    """Serve `app` until a signal; returns the exit code."""
+    """Serve `app` until a signal; returns the exit code.
+
+    Where it cannot be served, a line on standard error says why.
+    """
     serving: Serving = app.state.serving
+    try:
+        _verify_address(settings.http_host, settings.http_port)
+    except OSError as error:
+        _say(f"cannot listen on {settings.http_host} port {settings.http_port}: {error.strerror}")
+        return _CANNOT_LISTEN
     sys.setswitchinterval(_SWITCH_INTERVAL_S)
     config = uvicorn.Config(
         app,
@@ -78,11 +88,30 @@ def run(app: FastAPI, settings: Settings) -> int:
         timeout_graceful_shutdown=int(settings.request_timeout_s + _GRACE_S),
     )
     server = HttpServer(config, serving, owns_process=True)
-    server.run()
+    try:
+        server.run()
+    except SystemExit:  # uvicorn's, which has logged why it cannot listen
+        logging.shutdown()
+        os._exit(_CANNOT_LISTEN)  # a model that is being loaded is not waited for
     if serving.failure is not None:
+        _say(str(serving.failure))
         return 1
-    code = 0 if server.started else 3
+    code = 0 if server.started else _CANNOT_LISTEN
     if serving.awaited:  # the threads of a download that nobody needs would hold the process
         logging.shutdown()
         os._exit(code)
     return code
+
+
+def _verify_address(host: str, port: int) -> None:
+    """Raise OSError for an address that is in use, or not this machine's."""
+    family, kind, protocol, _, address = socket.getaddrinfo(
+        host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+    )[0]
+    with socket.socket(family, kind, protocol) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        probe.bind(address)
+
+
+def _say(message: str) -> None:
+    sys.stderr.write(f"stele: {message}\n")
