@@ -29,7 +29,13 @@ from model.hub import HubError, Reference, resolve
 from model.native import network as native_network
 from model.runner import Arrival, Network, Pending, Runner
 from model.tokenizer import open_tokenizer
-from model.tokenizers.contract import OutsideVocabulary, Prompt, Tokenizer, UnknownDirection
+from model.tokenizers.contract import (
+    OutsideVocabulary,
+    Prompt,
+    Tokenizer,
+    UnknownDirection,
+    continuing_tokens,
+)
 
 __all__ = [
     "BUNDLED",
@@ -52,6 +58,7 @@ __all__ = [
     "Tokenizer",
     "UnknownDirection",
     "UnsupportedModel",
+    "continuing_tokens",
     "describe",
     "load",
     "resolve",

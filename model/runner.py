@@ -148,9 +148,12 @@ class Runner:
         _verify_tokens(arrival.source, self.config.source_vocabulary)
         given = (options.start, options.forced_bos, options.forced_eos)
         named = [token for token in given if token is not None]
+        phrased = [token for phrase in options.phrases for token in phrase]
         _verify_tokens(
-            (*options.target_prefix, *options.suppressed, *named), self.config.vocabulary
+            (*options.target_prefix, *options.suppressed, *named, *phrased), self.config.vocabulary
         )
+        if never := {*phrased} & {self.config.eos, *self.config.suppressed}:
+            raise ValueError(f"a phrase holds token {min(never)}, which no target may contain")
 
     @torch.inference_mode()
     def launch(self, names: Sequence[int], steps: int = 1) -> Pending:

@@ -45,7 +45,9 @@ class AccessLog:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                MutableHeaders(scope=message)["X-Request-ID"] = request_id
+                headers = MutableHeaders(scope=message)
+                for name in ("X-Request-ID", *state.get("id_headers", ())):
+                    headers[name] = request_id
             await send(message)
 
         try:

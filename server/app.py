@@ -87,10 +87,22 @@ def create_app(settings: Settings, models: Sequence[Model] | None = None) -> Fas
 def _routers(dialects: Sequence[Dialect]) -> list[APIRouter]:
     """Return our own routes and those of `dialects`; what nobody speaks is not imported."""
     routers = [translate.router, translate.native, health.router]
-    if "tgi" in dialects:
-        from server.routes import generate
+    if "libretranslate" in dialects:
+        from server.routes import libretranslate
 
-        routers.append(generate.router)
+        routers.append(libretranslate.router)
+    if "deepl" in dialects:
+        from server.routes import deepl
+
+        routers.append(deepl.router)
+    if "openai" in dialects:
+        from server.routes import openai
+
+        routers.append(openai.router)
+    if "tgi" in dialects:
+        from server.routes import generate, tgi
+
+        routers += [generate.router, tgi.router]
     return routers
 
 

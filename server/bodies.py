@@ -1,16 +1,16 @@
 """Request bodies, read within their limit and turned into verified fields with errors that help."""
 
 import asyncio
-from collections.abc import AsyncIterator
-from itertools import chain
+from collections.abc import AsyncGenerator, AsyncIterator, Collection, Sequence
+from dataclasses import dataclass
 from typing import Any, TypeVar
 from urllib.parse import parse_qsl
 
 from fastapi import Request
 from pydantic import BaseModel, ValidationError
 from pydantic_core import from_json
-from starlette.exceptions import HTTPException
-from starlette.types import Message
+from starlette.datastructures import FormData
+from starlette.formparsers import MultiPartException, MultiPartParser
 
 from server.errors import BodyTimeout, ClientGone, InvalidRequest, TooLarge, UnsupportedMedia
 
@@ -20,6 +20,14 @@ _FORM = "application/x-www-form-urlencoded"
 _MULTIPART = "multipart/form-data"
 _MAX_ITEMS = 100  # fields of a body, and items of any list but the texts
 _BOM = b"\xef\xbb\xbf"
+
+
+@dataclass(frozen=True, slots=True)
+class Upload:
+    """A file of a form; its name is the client's, to be trusted with nothing."""
+
+    name: str
+    content: bytes
 
 
 async def read_body(request: Request, max_bytes: int, timeout_s: float) -> bytes:
@@ -57,22 +65,37 @@ async def _parts(request: Request) -> AsyncIterator[bytes]:
         more = message.get("more_body", False)
 
 
-async def read_fields(request: Request, max_bytes: int, timeout_s: float) -> dict[str, Any]:
+async def read_fields(
+    request: Request,
+    max_bytes: int,
+    timeout_s: float,
+    *,
+    repeated: Collection[str] = (),
+    max_repeats: int = 0,
+    max_files: int = 0,
+) -> dict[str, Any]:
     """Read a JSON object or a form, with query parameters beside it.
+
+    Args:
+        repeated: fields that a form or the query may hold several times: always a list then, of
+            values as they were sent.
+        max_repeats: how many values there may be beyond those of a form without such fields.
+        max_files: how many values of a multipart form may be files; each is an `Upload`.
 
     Raises:
         InvalidRequest: not JSON in UTF-8, not an object, or a field sent twice.
         TooLarge, UnsupportedMedia, BodyTimeout, ClientGone: as `read_body`.
     """
     body = await read_body(request, max_bytes, timeout_s)
-    query = _form(request.scope["query_string"])
+    limit = _MAX_ITEMS + max_repeats
+    query = _once(_pairs(request.scope["query_string"], limit), repeated)
     media = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if media == _FORM and not body.lstrip().startswith(
         b"{"
     ):  # curl -d says form, whatever it sends
-        fields: dict[str, Any] = _form(body)
+        fields = _once(_pairs(body, limit), repeated)
     elif media == _MULTIPART:
-        fields = await _multipart(request, body)
+        fields = _once(await _multipart(request, body, limit, max_files), repeated)
     elif body.strip():
         fields = _json(body)
     else:
@@ -94,39 +117,35 @@ def validate(kind: type[Fields], fields: dict[str, Any], *, large: str = "") -> 
         first = error.errors(include_url=False, include_input=False, include_context=False)[0]
         # A union reports one error for each of its members, with the member's name at the end.
         name = ".".join(str(part) for part in first["loc"] if not str(part).startswith("list["))
-        name = name.removesuffix(".str").removesuffix(".bool")
+        name = name.removesuffix(".str").removesuffix(".bool")[:100]
         if first["type"] == "missing":
             raise InvalidRequest(f"Invalid request: missing {name} parameter") from error
         if first["type"] == "extra_forbidden":
             known = ", ".join(kind.model_fields)
             raise InvalidRequest(
-                f"Invalid request: {name[:100]!r} is not a field; known: {known}"
+                f"Invalid request: {name!r} is not a field; known: {known}"
             ) from error
         raise InvalidRequest(f"Invalid request: {name}: {first['msg']}") from error
 
 
-def _form(body: bytes) -> dict[str, str]:
+def _pairs(body: bytes, limit: int) -> list[tuple[str, str]]:
     try:
-        pairs = parse_qsl(
-            body.decode("utf-8"),
-            keep_blank_values=True,
-            errors="strict",
-            max_num_fields=_MAX_ITEMS,
+        return parse_qsl(
+            body.decode("utf-8"), keep_blank_values=True, errors="strict", max_num_fields=limit
         )
     except UnicodeDecodeError as error:
         raise InvalidRequest("Invalid request: the form is not UTF-8") from error
     except ValueError as error:
-        raise InvalidRequest(f"Invalid request: more than {_MAX_ITEMS} form fields") from error
-    return _once(pairs)
+        raise InvalidRequest(f"Invalid request: more than {limit} form fields") from error
 
 
 def _json(body: bytes) -> dict[str, Any]:
     try:
         fields = from_json(body.removeprefix(_BOM), allow_inf_nan=False)
     except ValueError as error:
-        raise InvalidRequest(f"Invalid JSON format: {error}") from error
+        raise InvalidRequest("Invalid JSON format", f": {error}") from error
     if not isinstance(fields, dict):
-        raise InvalidRequest("Invalid JSON format: send an object")
+        raise InvalidRequest("Invalid JSON format", ": send an object")
     return fields
 
 
@@ -137,27 +156,44 @@ def _verify_breadth(name: str, value: Any) -> None:
         _verify_breadth(inner, part)
 
 
-def _once(items: list[tuple[str, str]]) -> dict[str, str]:
-    fields = {}
+def _once(items: Sequence[tuple[str, str | Upload]], repeated: Collection[str]) -> dict[str, Any]:
+    fields: dict[str, Any] = {}
     for name, value in items:
+        if name in repeated:
+            fields.setdefault(name, []).append(value)
+            continue
         if name in fields:
             raise InvalidRequest(f"{name[:40]!r} was sent twice; send JSON with a list for several")
         # Browsers send forms with CR LF; JSON keeps its line ends.
-        fields[name] = value.replace("\r\n", "\n")
+        fields[name] = value.replace("\r\n", "\n") if isinstance(value, str) else value
     return fields
 
 
-async def _multipart(request: Request, body: bytes) -> dict[str, str]:
-    async def replay() -> Message:
-        return {"type": "http.request", "body": body, "more_body": False}
+async def _multipart(
+    request: Request, body: bytes, max_fields: int, max_files: int
+) -> list[tuple[str, str | Upload]]:
+    async def replay() -> AsyncGenerator[bytes, None]:
+        yield body
 
+    parser = MultiPartParser(request.headers, replay(), max_files=max_files, max_fields=max_fields)
+    parser.spool_max_size = len(body) + 1  # in memory: there may be no disk to write to
     try:
-        form = await Request(request.scope, replay).form(max_files=0, max_fields=_MAX_ITEMS)
-        pairs = [(name, value) for name, value in form.multi_items() if isinstance(value, str)]
-        for text in chain.from_iterable(pairs):
-            text.encode()  # a charset may have smuggled in half of a surrogate pair
-    except HTTPException as error:
-        raise InvalidRequest(f"Invalid request: {error.detail}") from error
+        return await _values(await parser.parse())
+    except MultiPartException as error:
+        raise InvalidRequest(f"Invalid request: {error.message}") from error
     except (LookupError, UnicodeError) as error:
         raise InvalidRequest("Invalid request: the form is not UTF-8") from error
-    return _once(pairs)
+
+
+async def _values(form: FormData) -> list[tuple[str, str | Upload]]:
+    """Return names and values; raises UnicodeError for half of a surrogate pair in them."""
+    pairs: list[tuple[str, str | Upload]] = []
+    for name, value in form.multi_items():
+        name.encode()  # a charset may have smuggled it in
+        if isinstance(value, str):
+            value.encode()
+            pairs.append((name, value))
+        else:
+            pairs.append((name, Upload(value.filename or "", await value.read())))
+    await form.close()
+    return pairs

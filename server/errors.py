@@ -6,8 +6,8 @@ ServiceError (500)
     TooLarge (413)              a limit is exceeded; names it
     UnsupportedMedia (415)
     BodyTimeout (408)           the body did not arrive in time
-    MissingKey (401), InvalidKey (403)
-    UnknownModel (404)
+    MissingKey (401), InvalidKey (403), Disabled (403)
+    UnknownModel (404), NotFound (404)
     QueueFull (429), NotReady (503), Draining (503)   refused for now; `retry_after_s`
     DeadlineExceeded (504)
     ClientGone (499)            nobody is left to answer
@@ -38,6 +38,16 @@ class InvalidRequest(ServiceError):
     status = 400
     code = "invalid_request"
     title = "Invalid request"
+
+    def __init__(self, sentence: str, more: str = "") -> None:
+        """Take the message in two parts.
+
+        Args:
+            sentence: all that a client which knows its servers' sentences by heart is told.
+            more: what helps, for everybody else; begins with what parts it from the sentence.
+        """
+        super().__init__(sentence + more)
+        self.sentence = sentence
 
 
 class UnsupportedLanguage(InvalidRequest):
@@ -87,12 +97,28 @@ class InvalidKey(ServiceError):
     title = "Invalid API key"
 
 
+class Disabled(ServiceError):
+    """Whoever runs the server has switched this off."""
+
+    status = 403
+    code = "disabled"
+    title = "Switched off"
+
+
 class UnknownModel(ServiceError):
     """No loaded model has this name."""
 
     status = 404
     code = "unknown_model"
     title = "Unknown model"
+
+
+class NotFound(ServiceError):
+    """Nothing has the name that was asked for."""
+
+    status = 404
+    code = "not_found"
+    title = "Not found"
 
 
 class Refused(ServiceError):

@@ -10,7 +10,10 @@ from server.errors import InvalidRequest, TooLarge
 from server.messages import Request
 from server.reader import Reader
 from server.results import Text
+from server.text.masking import Masked, mask
+from server.text.segments import Segment
 
+_FORCING_BEAMS = 4  # at least, where something must be in the target
 MAX_WEIGHTS = 2**22  # of attention in one answer, by what its targets may grow to
 
 
@@ -54,19 +57,68 @@ class Preparation:
         if wishes.alternatives and fields.stop:
             raise InvalidRequest("stop ends one text: leave out alternatives, or stop")
         self._card, self._fields, self._wishes = card, fields, wishes
+        self._tokenizer, self._max_beams = tokenizer, max_beams
         self._verify_ids()
-        self._verify_beams(max_beams)
+        self._verify_beams()
         self._prefix = _prefix(tokenizer, fields.target_prefix)
         self._forced = self._forced_token(tokenizer)
         self._options = cache(self._options_of)  # sentences of one length share them
+        self._writes = cache(lambda text: tokenizer.encode_inside(text) is not None)
+
+    def translation(self, segment: Segment, source: str, target: str) -> Reader:
+        """Return what follows the translation of a segment; raises TooLarge for a long one."""
+        if not (segment.spans or segment.tags or segment.escapes):
+            return self.reader(self._tokenizer.prompt(segment.text, source, target))
+        masked = mask(segment, self._writes)
+        return self._framed(self._tokenizer.prompt(masked.text, source, target), masked)
+
+    def fits(self, segment: Segment, source: str, target: str) -> bool:
+        """Whether a segment is not too long for the model."""
+        masked = mask(segment, self._writes)
+        prompt = self._tokenizer.prompt(masked.text, source, target)
+        return len(prompt.source) <= self._card.max_source
+
+    def _framed(self, prompt: Prompt, masked: Masked) -> Reader:
+        """Return a reader of a segment whose target is put together once it is over."""
+        reader = self.reader(prompt)
+        has_places = bool(masked.stand_ins or masked.tags)
+        for each in (reader, reader.others):
+            if each is not None:
+                each.masked = masked
+                if has_places:
+                    each.request = _aligned(each.request)
+                each.request = replace(each.request, streams=bool(each.request.options.stop))
+        if masked.stand_ins:
+            reader.forcing = self._forcing(reader, masked)
+        return reader
+
+    def _forcing(self, reader: Reader, masked: Masked) -> Reader | None:
+        """Return a reader of the same segment whose search must bring every stand-in."""
+        options = reader.request.options
+        beams = min(max(options.num_beams, _FORCING_BEAMS), self._max_beams)
+        phrases = [
+            self._tokenizer.encode_inside(
+                each.surrogate, is_spaced=masked.text[: each.start][-1:] in ("", " ")
+            )
+            for each in masked.stand_ins
+        ]
+        possible = tuple(dict.fromkeys(phrase for phrase in phrases if phrase))
+        if beams == 1 or options.samples or not possible:
+            return None
+        try:
+            forced = replace(options, num_beams=beams, phrases=possible)
+        except ValueError:  # more than fits into the target: attention finds the places
+            return None
+        request = replace(reader.request, options=forced)
+        return Reader(request, masked=masked, reports_alignments=reader.reports_alignments)
 
     def reader(self, prompt: Prompt) -> Reader:
         """Return what follows the generation of a prompt; raises TooLarge for a long source."""
         source, wishes = prompt.source, self._wishes
         if len(source) > self._card.max_source:
             raise TooLarge(
-                f"one sentence has {len(source)} tokens, above the model's limit of "
-                f"{self._card.max_source}; split it with punctuation or line breaks"
+                f"the source has {len(source)} tokens, above the model's limit of "
+                f"{self._card.max_source}; send it in parts"
             )
         frame = replace(prompt, source=())
         chosen = self._options(frame, len(source), 0)
@@ -77,7 +129,8 @@ class Preparation:
             others = Reader(Request(source, branching, streams=False))
         # A stop string is found in the text, so that the text has to be followed.
         streams = wishes.streams or bool(chosen.stop)
-        return Reader(Request(source, chosen, streams, wishes.previews), others)
+        request = Request(source, chosen, streams, wishes.previews)
+        return Reader(request, others, reports_alignments=chosen.alignments is not None)
 
     def verify(self, texts: Sequence[Text]) -> None:
         """Refuse what only all sources together show.
@@ -92,7 +145,7 @@ class Preparation:
             len(reader.request.source) * reader.request.options.max_new_tokens
             for text in texts
             for reader in text.readers
-            if reader.request.options.alignments is not None
+            if reader.reports_alignments
         )
         if weights > MAX_WEIGHTS:
             raise TooLarge(
@@ -120,7 +173,8 @@ class Preparation:
         limit, defaults = self._card.max_target, self._card.defaults
         return self._fields.options(demand, limit=limit, defaults=defaults)
 
-    def _verify_beams(self, max_beams: int) -> None:
+    def _verify_beams(self) -> None:
+        max_beams = self._max_beams
         own = self._fields.num_beams or 1
         if own > max_beams:
             raise InvalidRequest(f"num_beams must be at most {max_beams} on this server")
@@ -144,6 +198,14 @@ class Preparation:
         layer = self._fields.alignments
         if isinstance(layer, int) and not isinstance(layer, bool) and not 0 <= layer < layers:
             raise InvalidRequest(f"alignments must be true, average or a layer below {layers}")
+
+
+def _aligned(request: Request) -> Request:
+    """Ask for attention, by which markup finds its place, unless a layer's is asked for."""
+    options = request.options
+    if options.alignments is None:
+        options = replace(options, alignments="average")
+    return replace(request, options=options, previews=False)
 
 
 def _prefix(tokenizer: Tokenizer, text: str | None) -> tuple[int, ...]:

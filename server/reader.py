@@ -1,6 +1,7 @@
 """One generation as its reader sees it: updates in, text that is certain out."""
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -8,6 +9,8 @@ from model import Detokenizer, Hypothesis, Tokenizer
 from server.errors import DeadlineExceeded, GenerationFailed, ServiceError
 from server.generation import Finish
 from server.messages import Request, Timings, Update
+from server.text.masking import Masked
+from server.text.projection import restore
 
 
 class Token(NamedTuple):
@@ -50,6 +53,10 @@ class Reader:
 
     request: Request
     others: "Reader | None" = None  # the same source's alternatives
+    masked: Masked | None = None  # what its target is put into, whole, once it is over
+    forcing: "Reader | None" = None  # the same, with what must be in it forced
+    misplaced: tuple[str, ...] = ()  # what the model left out: it stands where attention points
+    reports_alignments: bool = False
     text: str = ""
     tokens: list[Token] = field(default_factory=list)
     finish: str | None = None  # stop, length or stop_string
@@ -106,12 +113,50 @@ class Reader:
         if self.request.previews:
             preview = self._previewed(update.preview, tokenizer)
             self.preview = preview if preview or self._shown_preview else None
-        if self.is_over and self.request.options.alignments is not None:
-            self.aligned = self._aligned(tokenizer)
         if self._wants_variants:
             self.variants = tuple(self._variant(each, tokenizer) for each in update.hypotheses)
+        if self.finish is not None:
+            self._finish(tokenizer)
         self.timings = update.timings
         self._wake()
+
+    def _finish(self, tokenizer: Tokenizer) -> None:
+        """Make of what was generated what is reported."""
+        if self.masked is not None:
+            pieces = [token.text for token in self.tokens]
+            weights = [token.alignment for token in self.tokens]
+            self.text, self.misplaced = self._restored(self.text, pieces, weights, tokenizer)
+        if self.reports_alignments:
+            self.aligned = self._aligned(tokenizer)
+
+    def _restored(
+        self,
+        text: str,
+        pieces: list[str],
+        weights: Sequence[Sequence[float]],
+        tokenizer: Tokenizer,
+    ) -> tuple[str, tuple[str, ...]]:
+        """Put the segment's spans and tags into a target's `text`.
+
+        Args:
+            pieces: what each of its tokens added to it; a stop string may have taken the last ones
+                back, and the end may have added more.
+        """
+        assert self.masked is not None
+        room = len(text)
+        for number, piece in enumerate(pieces):
+            pieces[number] = piece[:room]
+            room -= len(pieces[number])
+        source = [tokenizer.source_token(token) for token in self.request.source]
+        restored = restore(self.masked, [*pieces, text[len(text) - room :]], source, weights)
+        return restored.text, restored.misplaced
+
+    def adopt(self, forced: "Reader") -> None:
+        """Take over what was generated with everything forced, if it is better."""
+        if forced.finish is not None and len(forced.misplaced) < len(self.misplaced):
+            self.text, self.tokens, self.finish = forced.text, forced.tokens, forced.finish
+            self.variants, self.aligned = forced.variants, forced.aligned
+            self.misplaced = forced.misplaced
 
     def _begun(self, tokenizer: Tokenizer) -> Detokenizer:
         """Begin the text with the target's prefix."""
@@ -151,8 +196,14 @@ class Reader:
         )
 
     def _variant(self, hypothesis: Hypothesis, tokenizer: Tokenizer) -> Variant:
-        tokens = (*self.request.options.target_prefix, *hypothesis.tokens)
-        return Variant(tokenizer.decode(tokens), hypothesis.score, hypothesis.finish)
+        prefix = self.request.options.target_prefix
+        text = tokenizer.decode((*prefix, *hypothesis.tokens))
+        if self.masked is not None:
+            push = tokenizer.detokenizer().push
+            pieces = [push(token) for token in (*prefix, *hypothesis.tokens)]
+            weights = [()] * len(prefix) + [*hypothesis.alignments]
+            text, _ = self._restored(text, pieces, weights, tokenizer)
+        return Variant(text, hypothesis.score, hypothesis.finish)
 
     def take(self) -> tuple[str, tuple[Token, ...]]:
         """Return the certain text and the tokens that were not taken before; raises `error`."""
@@ -193,6 +244,8 @@ class Reader:
     @property
     def _certain(self) -> int:
         """How many characters may be taken."""
+        if self.masked is not None and self.finish is None:
+            return 0
         return max(self._shown, len(self.text) - self._may_become_a_stop())
 
     def _may_become_a_stop(self) -> int:

@@ -1,12 +1,14 @@
 """A request's texts while they are generated: segments in windows, deltas in reading order."""
 
 import asyncio
+import contextlib
 from collections import deque
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Protocol, Self
 
+from server.errors import ServiceError
 from server.reader import Reader, Token
 from server.results import Result, Text, result_of
 
@@ -75,8 +77,7 @@ class Reading:
         if room < WINDOW // 2 or not self._ahead:
             return
         window = [self._ahead.popleft() for _ in range(min(room, len(self._ahead)))]
-        left_s = self._deadline - self._loop.time()
-        accepted = self._door.submit(window, left_s, self._group)
+        accepted = self._accept(window)
         self._group = next(iter(accepted)) if self._group is None else self._group
         self._accepted |= accepted
 
@@ -90,6 +91,11 @@ class Reading:
             for number, part in enumerate(text.parts):
                 if isinstance(part, str):
                     yield Delta(index, number, part)
+                    continue
+                if part.masked is not None:
+                    await self._end(part)
+                    await self._settle(part)
+                    yield Delta(index, number, part.text, tuple(part.tokens))
                     continue
                 while not part.is_over:
                     await part.news()
@@ -105,9 +111,11 @@ class Reading:
 
     async def collect(self) -> list[Result]:
         """Wait for everything; returns one result per text."""
-        for text in self._texts:
-            for reader in text.readers:
-                await self._end(reader)
+        readers = [reader for text in self._texts for reader in text.readers]
+        for reader in readers:
+            await self._end(reader)
+        for reader in readers:
+            await self._settle(reader)
         return self.results()
 
     async def _end(self, reader: Reader) -> None:
@@ -117,7 +125,27 @@ class Reading:
         if reader.others is not None:
             await reader.others.end()
             self._read += 1
+        if reader.misplaced and reader.forcing is not None:
+            self._force(reader)
         self._submit()
+
+    def _force(self, reader: Reader) -> None:
+        assert reader.forcing is not None
+        try:
+            self._accepted |= self._accept([reader.forcing])
+        except ServiceError:  # fewer slots than beams, or a server that shuts down
+            reader.forcing = None
+
+    async def _settle(self, reader: Reader) -> None:
+        """Wait for what is decoded once more, with what was missing forced; it may fail."""
+        if reader.misplaced and reader.forcing is not None:
+            with contextlib.suppress(ServiceError):  # what there is will do, with its warnings
+                await reader.forcing.end()
+            self._read += 1
+            reader.adopt(reader.forcing)
+
+    def _accept(self, readers: Sequence[Reader]) -> dict[int, Reader]:
+        return self._door.submit(readers, self._deadline - self._loop.time(), self._group)
 
     def results(self) -> list[Result]:
         """Return the results, once `deltas` has been read to its end."""

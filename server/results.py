@@ -47,6 +47,7 @@ class Text:
 
     parts: list[Part]
     detected: Detection | None = None
+    warnings: tuple[str, ...] = ()  # what was noticed before anything was generated
 
     @property
     def readers(self) -> list[Reader]:
@@ -78,7 +79,7 @@ def result_of(text: Text, total_s: float) -> Result:
             total_s,
         ),
         scores=tuple(token.score for reader in readers for token in reader.tokens),
-        warnings=tuple(_cut_warnings(text.parts)),
+        warnings=(*text.warnings, *_warnings(text.parts)),
         detected=text.detected,
         hypotheses=_hypotheses(text.parts),
         alternatives=_alternatives(text.parts),
@@ -86,11 +87,18 @@ def result_of(text: Text, total_s: float) -> Result:
     )
 
 
-def _cut_warnings(parts: Sequence[Part]) -> Iterable[str]:
+def _warnings(parts: Sequence[Part]) -> Iterable[str]:
     for number, part in enumerate(parts):
-        if isinstance(part, Reader) and part.finish == "length":
+        if isinstance(part, str):
+            continue
+        if part.finish == "length":
             limit = part.request.options.max_new_tokens
             yield f"segment {number} was cut at {limit} tokens; send a larger max_new_tokens"
+        for text in part.misplaced:
+            yield (
+                f"segment {number}: the model left out {text[:100]!r}; it was put where attention "
+                "points, so check its place"
+            )
 
 
 def _hypotheses(parts: Sequence[Part]) -> tuple[Variant, ...]:

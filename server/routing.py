@@ -12,8 +12,10 @@ from server.preparation import Wishes
 from server.reading import Delta, Reading
 from server.results import Result
 from server.serving import Serving
+from server.text.cutting import words
 from server.text.languages import Detection
 from server.text.rules import PLAIN, TextRules
+from server.text.terms import verify_terms
 from server.translator import Translator, read_through
 
 
@@ -112,11 +114,12 @@ async def prepare(
         InvalidRequest, UnsupportedLanguage, TooLarge, and what Serving.for_pair raises: before
             anything is accepted.
     """
+    verify_terms(rules)
     detected: list[Detection] = []
     if source.lower() == "auto":
         serving.candidates(model)[0].verify_size(texts)
         detected = await read_through(
-            texts, lambda: [serving.detect(text, target, model)[0] for text in texts]
+            texts, lambda: [serving.detect(words(text, rules), target, model)[0] for text in texts]
         )
     shares: dict[Translator, list[int]] = {}
     for index in range(len(texts)):

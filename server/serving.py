@@ -2,9 +2,10 @@
 
 from server.auth import Keys
 from server.errors import Draining, NotReady, UnknownModel, UnsupportedLanguage
+from server.file_store import FileStore
 from server.metrics import Metrics
 from server.settings import Settings
-from server.text.languages import Detection, LanguageDetector
+from server.text.languages import Detection, LanguageDetector, english_name
 from server.translator import Translator
 
 _LISTED = 40  # languages in a message; /languages has them all
@@ -23,6 +24,9 @@ class Serving:
         self.progress = "starting"
         self.failure: BaseException | None = None  # why loading ended for good
         self.is_draining = False
+        self.listing: bytes | None = None  # what /languages answers, once it is known
+        self.files = FileStore(settings.max_file_store_bytes)
+        self.billed_characters = 0  # since the start, by DeepL's way to count
 
     # -- which model -------------------------------------------------------------------------
 
@@ -54,7 +58,7 @@ class Serving:
             if translator.covers(source, target):
                 return _healthy(translator)
         self._wait_for_others(model)
-        raise UnsupportedLanguage(_refusal(candidates, source, target))
+        raise _refusal(candidates, source, target)
 
     def detect(
         self, text: str, target: str | None = None, model: str | None = None
@@ -78,7 +82,7 @@ class Serving:
             is_translated = any(s != t.known(target) for t, s in covered)
             among = {s for _, s in covered} if is_translated else set()
         if not among:
-            raise UnsupportedLanguage(_refusal(candidates, "auto", target))
+            raise _refusal(candidates, "auto", target)
         if self.detector is None:
             raise NotReady(f"the model is not ready: {self.progress}", 1.0)
         return self.detector.rank(text, among)
@@ -142,22 +146,29 @@ def _healthy(translator: Translator) -> Translator:
     return translator
 
 
-def _refusal(candidates: list[Translator], source: str, target: str | None) -> str:
+def _refusal(candidates: list[Translator], source: str, target: str | None) -> UnsupportedLanguage:
     """Say why nobody translates the pair, and what can be asked for."""
     languages = sorted({code for translator in candidates for code in translator.languages})
     if not languages:
         names = ", ".join(translator.card.name for translator in candidates)
-        return f"{names} declares no languages, so that it serves /generate only"
+        return UnsupportedLanguage(
+            f"{names} declares no languages, so that it serves /generate only"
+        )
     asked = [target] if source == "auto" else [target, source]
     for code in asked:
         if code and not any(each.known(code) in each.languages for each in candidates):
-            return f"{code[:40]} is not supported; the loaded languages are: {_listed(languages)}"
+            more = f"; the loaded languages are: {_listed(languages)}"
+            return UnsupportedLanguage(f"{code[:40]} is not supported", more)
     if source == "auto":
-        return f"no loaded model translates to {target}"
+        return UnsupportedLanguage(f"no loaded model translates to {target}")
     reachable = {t for t in languages if any(each.covers(source, t) for each in candidates)}
     reachable -= {each.known(source) for each in candidates}
     to = _listed(sorted(reachable)) or "nothing"
-    return f"{source} to {target} is not supported; {source} can be translated to: {to}"
+    return UnsupportedLanguage(
+        f"{english_name(str(target))} ({target}) is not available as a target language from "
+        f"{english_name(source)} ({source})",
+        f"; {source} can be translated to: {to}",
+    )
 
 
 def _listed(codes: list[str]) -> str:

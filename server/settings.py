@@ -62,6 +62,12 @@ class Settings(BaseSettings):
         8192, ge=1, description="Segments waiting for a slot before new work is refused with 429."
     )
     request_timeout_s: float = Field(60.0, gt=0, le=3600, description="Accepted to answered.")
+    deepl_timeout_s: float = Field(
+        4.5,
+        gt=0,
+        le=3600,
+        description="The same for DeepL's API, whose clients send a request again after 5 s.",
+    )
     drain_delay_s: float = Field(
         0.0,
         ge=0,
@@ -75,6 +81,19 @@ class Settings(BaseSettings):
         ("libretranslate", "deepl", "openai", "tgi"),
         description="Comma-separated APIs that are spoken besides our own: libretranslate, deepl, "
         "openai, tgi; none for none.",
+    )
+    spec_title: str = Field(
+        "Stele (speaks LibreTranslate's API)",
+        min_length=1,
+        max_length=100,
+        description="Title in /spec; some clients, GNOME's Dialect among them, insist on "
+        "LibreTranslate, which is its authors' trademark.",
+    )
+    max_file_store_bytes: int = Field(
+        64 * 2**20,
+        ge=0,
+        description="Translated files kept in memory until they are fetched, for half an hour at "
+        "most, the newest ones; 0 refuses files.",
     )
     cors_origin: Annotated[tuple[str, ...], NoDecode] = Field(
         (), description="Comma-separated origins that browsers may call from; * for all."

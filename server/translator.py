@@ -21,6 +21,8 @@ from server.results import Part, Text
 from server.text.cutting import cut
 from server.text.languages import Detection, closest
 from server.text.rules import PLAIN, TextRules
+from server.text.segmentation import clauses
+from server.text.segments import Segment
 
 logger = logging.getLogger(__name__)
 
@@ -118,24 +120,25 @@ class Translator:
 
     async def generate(
         self,
-        text: str,
+        texts: Sequence[str],
         fields: DecodingFields,
         wishes: Wishes,
         *,
         timeout_s: float,
     ) -> Reading:
-        """Prepare raw text-to-text: special tokens in `text` count as such, nothing is segmented.
+        """Prepare raw text-to-text: special tokens in `texts` count as such, nothing is segmented.
 
         Raises:
             InvalidRequest, TooLarge: before anything is accepted.
         """
-        self.verify_size([text])
+        self.verify_size(texts)
         preparation = self._preparation(fields, wishes)
+        encode = self.tokenizer.encode_raw
         try:
-            source = await read_through([text], partial(self.tokenizer.encode_raw, text))
+            sources = await read_through(texts, lambda: [encode(text) for text in texts])
         except OutsideVocabulary as error:
             raise InvalidRequest(str(error)) from error
-        planned = [Text([preparation.reader(Prompt(source))])]
+        planned = [Text([preparation.reader(Prompt(source))]) for source in sources]
         preparation.verify(planned)
         return Reading(self, planned, timeout_s)
 
@@ -205,13 +208,37 @@ class Translator:
         )
         if language == target:
             return Text([text], detected)
-        parts: list[Part] = [
-            preparation.reader(self.tokenizer.prompt(piece.text, language, target))
-            if piece.is_translatable
-            else piece.text
-            for piece in cut(text, language, rules)
-        ]
-        return Text(parts, detected)
+        parts: list[Part] = []
+        warnings = []
+        for piece in cut(text, language, rules):
+            found = self._parts_of(piece, language, target, preparation)
+            count = sum(not isinstance(part, str) for part in found)
+            if count > 1:
+                warnings.append(
+                    f"segment {len(parts)} is longer than the model's {self.card.max_source} "
+                    f"tokens: its {count} parts were translated one by one"
+                )
+            parts += found
+        return Text(parts, detected, tuple(warnings))
+
+    def _parts_of(
+        self, piece: Segment, source: str, target: str, preparation: Preparation
+    ) -> list[Part]:
+        """Return what a segment comes to: a sentence too long for the model is cut into clauses."""
+        if not piece.is_translatable:
+            return [piece.text]
+        try:
+            return [preparation.translation(piece, source, target)]
+        except TooLarge:
+            fits = partial(preparation.fits, source=source, target=target)
+            try:
+                found = clauses(piece, fits)
+            except ValueError as error:
+                raise TooLarge(str(error)) from error
+            return [
+                preparation.translation(each, source, target) if each.is_translatable else each.text
+                for each in found
+            ]
 
     def verify_size(self, texts: Sequence[str]) -> None:
         """Raise TooLarge for too many texts or too long a one."""

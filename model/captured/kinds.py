@@ -10,7 +10,7 @@ from model.decoding.target import Target
 def room(target: Target, decoded: int, end: int, max_beams: int) -> int:
     """Return how many tokens a target that has `decoded` can gain by itself; 0 if the host chooses.
 
-    Filters, alternatives, alignments, and scores outside of a search are the host's.
+    Filters, phrases, alternatives, alignments, and scores outside of a search are the host's.
 
     Args:
         end: the end token.
@@ -21,6 +21,7 @@ def room(target: Target, decoded: int, end: int, max_beams: int) -> int:
         options.repetition_penalty != 1
         or options.no_repeat_ngram_size
         or options.suppressed
+        or options.phrases
         or options.alternatives
         or target.wants_alignment
         or (target.wants_scores and (options.renormalises or not is_beams))

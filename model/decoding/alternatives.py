@@ -30,6 +30,11 @@ class Alternatives:
         """How many candidates are needed of each row: one of the first may be the end."""
         return 1 if self.live[0].tokens else self.options.alternatives + 1
 
+    @property
+    def asked(self) -> Sequence[tuple[int, ...]]:
+        """No tokens by name."""
+        return ()
+
     def advance(self, candidates: Sequence[Candidates]) -> "Alternatives":
         """Branch off at the first token, then continue each by its likeliest."""
         if self.live[0].tokens:

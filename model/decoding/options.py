@@ -32,6 +32,10 @@ class DecodingOptions:
         forced_bos: the token that must come first where there is no prefix.
         forced_eos: the token that must come at the limit.
         suppressed: tokens never generated, besides the model's own.
+        phrases: token sequences that the target must contain behind its prefix, as often as they
+            are given; a search that did not manage says so, see `Hypothesis.missing`.
+        continuing: tokens that must not follow a phrase at once, for they would make another word
+            of its last; a phrase that they follow does not count.
         wants_scores: whether to compute each token's log-probability, before filters.
         alignments: source-target attention to report: the average of all decoder layers, or a
             layer's by its index; None for none.
@@ -57,12 +61,17 @@ class DecodingOptions:
     forced_bos: int | None = None
     forced_eos: int | None = None
     suppressed: tuple[int, ...] = ()
+    phrases: tuple[tuple[int, ...], ...] = ()
+    continuing: frozenset[int] = frozenset()
     wants_scores: bool = False
     alignments: Literal["average"] | int | None = None
 
     def __post_init__(self) -> None:
         """Verify each value, and those that depend on each other."""
-        for holds, sentence in (*self._checks(), *self._search_checks()):
+        checks = [*self._checks(), *self._search_checks()]
+        if self.phrases:
+            checks += self._phrase_checks()
+        for holds, sentence in checks:
             if not holds:
                 raise ValueError(sentence)
 
@@ -112,6 +121,34 @@ class DecodingOptions:
             (
                 not (self.alternatives and (self.samples or self.num_beams > 1)),
                 "alternatives go on greedily: leave out num_beams and temperature",
+            ),
+        ]
+
+    def _phrase_checks(self) -> list[tuple[bool, str]]:
+        needed = sum(map(len, self.phrases))
+        others = (self.forced_bos is not None and not self.target_prefix) + 1  # the end
+        never = {token for phrase in self.phrases for token in phrase} & {*self.suppressed}
+        return [
+            (all(self.phrases), "a phrase must not be empty"),
+            (len(self.phrases) <= 32, "at most 32 phrases are allowed"),
+            (
+                self.num_beams > 1,
+                "phrases take a beam search: send num_beams above 1, and neither a temperature nor "
+                "alternatives",
+            ),
+            (
+                needed <= self.max_new_tokens - others,
+                f"phrases of {needed} tokens do not fit into {self.max_new_tokens} new ones beside "
+                "what else must come; send a larger max_new_tokens, or fewer phrases",
+            ),
+            (
+                not never,
+                f"a phrase holds token {min(never, default=0)}, which is suppressed: leave it out "
+                "of one of them",
+            ),
+            (
+                not self.stop,
+                "a stop string could cut a phrase off: leave out stop, or the phrases",
             ),
         ]
 

@@ -20,8 +20,8 @@ class Picks:
     Attributes:
         tokens: what a row that does not search goes on with; elsewhere anything.
         healthy: whether the row's logits had neither a NaN nor an infinity that counts.
-        candidates: of rows that search; of others that want scores, what was chosen, with its
-            log-probability.
+        candidates: of rows that search, tokens that were asked for by name behind the likeliest;
+            of others that want scores, what was chosen, with its log-probability.
         alignments: of rows whose targets want them.
     """
 
@@ -38,6 +38,7 @@ class _Places:
     rows: list[int] = field(default_factory=list)  # of all places
     choosing: list[int] = field(default_factory=list)
     searching: dict[int, list[int]] = field(default_factory=dict)  # by width
+    asked: dict[int, tuple[int, ...]] = field(default_factory=dict)  # tokens by name
     reported: list[int] = field(default_factory=list)  # log-probabilities are needed
     scored: list[int] = field(default_factory=list)
     normalised: list[int] = field(default_factory=list)  # filters read log-probabilities
@@ -58,6 +59,8 @@ class _Places:
                 choosing += span
                 continue
             found.searching.setdefault(target.search.width, []).extend(span)
+            for index, tokens in zip(target.order, target.search.asked, strict=False):
+                found.asked[span[index]] = tokens
             if target.options.renormalises or target.options.repetition_penalty != 1:
                 found.normalised += span
             if target.options.renormalises:
@@ -149,3 +152,38 @@ def _search(
             reported = raws[line] if place in scored else None
             picks.candidates[place] = Candidates(ids, log_probs[line], reported)
             picks.healthy[place] = healthy[line]
+    if places.asked:
+        _add_asked(logits, places, before, own, picks)
+
+
+def _add_asked(
+    logits: Tensor, places: _Places, before: _LogProbabilities, own: set[int], picks: Picks
+) -> None:
+    """Put behind the likeliest candidates of rows the tokens that were asked for by name.
+
+    Args:
+        logits: filtered.
+        own: places whose logits are log-probabilities already.
+    """
+    wanted = [
+        (place, before.lines[place], token)
+        for place, asked in places.asked.items()
+        for token in asked
+        if token not in picks.candidates[place].tokens
+    ]
+    if not wanted:
+        return
+    place, line, token = torch.tensor(wanted, device=logits.device).unbind(1)
+    values, raw = logits[place, token], before.values[line, token]
+    is_kept = values == float("-inf")
+    if own:
+        is_kept |= torch.tensor([at in own for at, *_ in wanted], device=logits.device)
+    columns = zip(wanted, values.where(is_kept, raw).tolist(), raw.tolist(), strict=True)
+    for (its, _, name), log_prob, reported in columns:
+        found = picks.candidates[its]
+        raws = found.raw_log_probs
+        picks.candidates[its] = Candidates(
+            [*found.tokens, name],
+            [*found.log_probs, log_prob],
+            None if raws is None else [*raws, reported],
+        )

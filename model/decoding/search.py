@@ -65,6 +65,7 @@ class Hypothesis:
         score: what it was ranked by: the sum of its log-probabilities over its length to the
             power of the length penalty.
         log_probs: by token; 0 where they were not asked for.
+        missing: which of the options' phrases it lacks, by index; empty where it has all.
     """
 
     tokens: tuple[int, ...]
@@ -72,12 +73,19 @@ class Hypothesis:
     finish: Literal["stop", "length"]
     log_probs: tuple[float, ...]
     alignments: tuple[Alignment, ...]
+    missing: tuple[int, ...] = ()
 
     @classmethod
-    def ending_in(cls, last: Live, score: float, finish: Literal["stop", "length"]) -> "Hypothesis":
+    def ending_in(
+        cls,
+        last: Live,
+        score: float,
+        finish: Literal["stop", "length"],
+        missing: tuple[int, ...] = (),
+    ) -> "Hypothesis":
         """End a hypothesis with its newest token, which is not the end token."""
         log_probs = last.log_probs or (0.0,) * len(last.tokens)
-        return cls(last.tokens, score, finish, log_probs, last.alignments)
+        return cls(last.tokens, score, finish, log_probs, last.alignments, missing)
 
 
 class Search(Protocol):
@@ -90,6 +98,10 @@ class Search(Protocol):
     @property
     def live(self) -> Sequence[Live]:
         """The hypotheses that go on, one for each row."""
+
+    @property
+    def asked(self) -> Sequence[tuple[int, ...]]:
+        """By live hypothesis the tokens that must be among its candidates; empty for none."""
 
     def advance(self, candidates: Sequence[Candidates]) -> "Search":
         """Take the best continuations of each row, as many of each; returns the state after."""

@@ -123,7 +123,7 @@ class Chooser:
             found = [Candidates([target.forced[position]], [0.0])] * len(span)
         else:
             found = [picks.candidates[each] for each in span]
-            if target.is_early(position):
+            if target.is_early(position) and not target.needs_logits:
                 width = target.search.width
                 found = [_without(each, self._eos, width) for each in found]
         if not target.wants_alignment:

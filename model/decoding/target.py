@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 
 from model.decoding.alternatives import Alternatives
 from model.decoding.beam import BeamSearch
+from model.decoding.constrained import ConstrainedSearch
 from model.decoding.options import DecodingOptions
 from model.decoding.rows import forced_tokens
 from model.decoding.search import Search
@@ -53,6 +54,7 @@ class Target:
             or options.repetition_penalty != 1
             or options.no_repeat_ngram_size
             or options.suppressed
+            or options.phrases
             or (options.renormalises and self.search is not None)
         )
 
@@ -64,6 +66,8 @@ class Target:
         search: Search | None = None
         if options.alternatives:
             search = Alternatives.begin(options, eos)
+        elif options.phrases:
+            search = ConstrainedSearch.begin(options, eos)
         elif options.num_beams > 1:
             search = BeamSearch.begin(options, eos)
         return cls(rows, options, source_length, search)

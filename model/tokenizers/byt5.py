@@ -7,7 +7,7 @@ from tokenizers import AddedToken
 from model.checkpoint import Checkpoint
 from model.detokenizer import ByteJoiner, Detokenizer
 from model.tokenizers.added import AddedTokens
-from model.tokenizers.contract import Prompt, joined
+from model.tokenizers.contract import Prompt, inside, joined
 from model.tokenizers.prompts import Form, NoTranslation, TextPrefixes, text_prefixes
 from model.tokenizers.settings import Settings, text_of
 
@@ -63,6 +63,10 @@ class ByT5Tokenizer:
     def encode_target(self, text: str) -> tuple[int, ...]:
         """Encode data without special tokens."""
         return tuple(byte + _OFFSET for byte in text.encode())
+
+    def encode_inside(self, text: str, *, is_spaced: bool = True) -> tuple[int, ...] | None:
+        """Encode words as a target holds them behind others."""
+        return inside(self, text, is_spaced=is_spaced)
 
     def token_id(self, token: str) -> int | None:
         """Return the id of a special token or of one byte as a character."""

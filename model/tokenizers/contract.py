@@ -1,10 +1,13 @@
 """What every tokenizer offers, whatever files it comes from."""
 
+import unicodedata
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
 from model.detokenizer import Detokenizer
+
+_BEFORE = ("a", "1", "(", "。")  # what some vocabulary joins to a text, or lacks, another does not
 
 
 class UnknownDirection(ValueError):
@@ -62,6 +65,18 @@ class Tokenizer(Protocol):
     def encode_target(self, text: str) -> tuple[int, ...]:
         """Encode data as the beginning of a target, without language token or end."""
 
+    def encode_inside(self, text: str, *, is_spaced: bool = True) -> tuple[int, ...] | None:
+        """Encode words as a target holds them behind others, for `DecodingOptions.phrases`.
+
+        Where the vocabulary writes spaces in front of words, a target may begin with them, too.
+
+        Args:
+            is_spaced: whether a space precedes them, which is then among the tokens.
+
+        Returns:
+            None where the vocabulary cannot write exactly that.
+        """
+
     def token_id(self, token: str) -> int | None:
         """Return the id of a vocabulary entry, `deu_Latn` for example; None if there is none."""
 
@@ -79,6 +94,35 @@ class Tokenizer(Protocol):
 
     def decode(self, ids: Iterable[int]) -> str:
         """Return the text of a whole target, without special tokens."""
+
+
+def inside(tokenizer: Tokenizer, text: str, *, is_spaced: bool) -> tuple[int, ...] | None:
+    """Return what `Tokenizer.encode_inside` does: what stands behind tokens that stay the same."""
+    if not text or text != text.strip():
+        return None
+    for before in _BEFORE:
+        known, whole = tokenizer.encode_target(before), before + " " * is_spaced + text
+        ids = tokenizer.encode_target(whole)
+        found = ids[len(known) :]
+        is_same = ids[: len(known)] == known and tokenizer.decode(ids) == whole
+        if is_same and not any(map(tokenizer.is_special, found)):
+            return found
+    return None
+
+
+def continuing_tokens(tokenizer: Tokenizer, vocabulary: int) -> frozenset[int]:
+    """Return the target tokens that go on with the word before them, for `DecodingOptions`.
+
+    It reads all of the vocabulary: keep it. It is for scripts that put spaces between words.
+    """
+    known = tokenizer.encode_target(_BEFORE[0])
+    before = len(tokenizer.decode(known))
+    texts = ((token, tokenizer.decode((*known, token))[before:]) for token in range(vocabulary))
+    return frozenset(token for token, text in texts if text and _is_of_a_word(text[0]))
+
+
+def _is_of_a_word(character: str) -> bool:
+    return unicodedata.category(character)[0] in "LMN"  # a letter, a mark, or a number
 
 
 def joined(detokenizer: Detokenizer, ids: Iterable[int]) -> str:

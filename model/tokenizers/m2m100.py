@@ -6,7 +6,7 @@ from model.checkpoint import Checkpoint, CheckpointError
 from model.detokenizer import Detokenizer, SentencePieceJoiner
 from model.tokenizers.added import AddedTokens
 from model.tokenizers.codes import M2M100_CODES
-from model.tokenizers.contract import Prompt, joined
+from model.tokenizers.contract import Prompt, inside, joined
 from model.tokenizers.prompts import LanguageTokens
 from model.tokenizers.sentencepiece_file import open_sentencepiece, piece_texts
 from model.tokenizers.settings import Settings, text_of
@@ -97,6 +97,10 @@ class M2M100Tokenizer:
             letters = piece if piece in self._added.ids else [piece]
             ids += [self._ids.get(letter, self._unknown) for letter in letters]
         return tuple(ids)
+
+    def encode_inside(self, text: str, *, is_spaced: bool = True) -> tuple[int, ...] | None:
+        """Encode words as a target holds them behind others."""
+        return inside(self, text, is_spaced=is_spaced)
 
     def token_id(self, token: str) -> int | None:
         """Return the id of a vocabulary entry, `__de__` for example; None if there is none."""

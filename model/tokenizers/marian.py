@@ -9,7 +9,7 @@ from model.checkpoint import Checkpoint, CheckpointError
 from model.detokenizer import Detokenizer, SentencePieceJoiner
 from model.languages import aliases, client_codes
 from model.tokenizers.added import AddedTokens
-from model.tokenizers.contract import Prompt, joined
+from model.tokenizers.contract import Prompt, inside, joined
 from model.tokenizers.prompts import verify
 from model.tokenizers.sentencepiece_file import open_sentencepiece, piece_texts
 from model.tokenizers.settings import Settings, text_of
@@ -90,6 +90,10 @@ class MarianTokenizer:
     def encode_target(self, text: str) -> tuple[int, ...]:
         """Encode data as the beginning of a target."""
         return tuple(self._data(self._target, self._target_ids, self._target_unknown, text))
+
+    def encode_inside(self, text: str, *, is_spaced: bool = True) -> tuple[int, ...] | None:
+        """Encode words as a target holds them behind others."""
+        return inside(self, text, is_spaced=is_spaced)
 
     def _data(
         self,

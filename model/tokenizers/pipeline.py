@@ -8,7 +8,7 @@ from tokenizers import decoders, models
 
 from model.config import UnsupportedModel
 from model.detokenizer import ByteJoiner, Detokenizer, MetaspaceJoiner
-from model.tokenizers.contract import OutsideVocabulary, Prompt, joined
+from model.tokenizers.contract import OutsideVocabulary, Prompt, inside, joined
 from model.tokenizers.prompts import Form, NoTranslation
 
 
@@ -93,6 +93,10 @@ class PipelineTokenizer:
                 is_reserved = token.value in self._reserved
                 ids += self._spelled(token.value) if is_reserved else [token.id]
         return tuple(ids)
+
+    def encode_inside(self, text: str, *, is_spaced: bool = True) -> tuple[int, ...] | None:
+        """Encode words as a target holds them behind others."""
+        return inside(self, text, is_spaced=is_spaced)
 
     def _spelled(self, piece: str) -> list[int]:
         return [token.id for letter in piece for token in self._model.tokenize(letter)]

@@ -45,7 +45,7 @@ class Parameters(DecodingFields):
     adapter_id: None = None
 
 
-class GenerateRequest(BaseModel):
+class RawRequest(BaseModel):
     """One raw input; special tokens in it count as such."""
 
     model_config = ConfigDict(extra="forbid")
@@ -54,6 +54,11 @@ class GenerateRequest(BaseModel):
     parameters: Parameters = Field(default_factory=Parameters)
     api_key: str | None = None
     model: str | None = Field(None, description="Which loaded model; the first by default.")
+
+
+class GenerateRequest(RawRequest):
+    """The path says whether the answer is a stream."""
+
     stream: Literal[False] | None = Field(None, description="Use /generate_stream to stream.")
 
 
@@ -65,16 +70,20 @@ class Prepared:
     reading: Reading
 
 
-async def _prepare(request: Request, shared: Serving, *, streams: bool = False) -> Prepared:
-    sent = await welcome(request, shared)
-    fields = validate(GenerateRequest, sent)
+async def prepare_raw(fields: RawRequest, shared: Serving, *, streams: bool) -> Prepared:
+    """Verify and tokenise; nothing is submitted yet."""
     reading = await shared.translator(fields.model).generate(
-        fields.inputs,
+        [fields.inputs],
         fields.parameters,
         Wishes(streams=streams, scores=streams or fields.parameters.details),
         timeout_s=shared.settings.request_timeout_s,
     )
     return Prepared(fields.parameters, reading)
+
+
+async def _prepare(request: Request, shared: Serving, *, streams: bool = False) -> Prepared:
+    fields = validate(GenerateRequest, await welcome(request, shared))
+    return await prepare_raw(fields, shared, streams=streams)
 
 
 @router.post(
@@ -86,15 +95,18 @@ async def _prepare(request: Request, shared: Serving, *, streams: bool = False) 
 async def generate(request: Request, shared: Shared) -> JSONResponse:
     """Answer `generated_text`, and `details` where asked for."""
     prepared = await _prepare(request, shared)
-    tokens: list[Token] = []
 
-    async def work() -> Result:
-        async with prepared.reading as reading:
-            async for delta in reading.deltas():
-                tokens.extend(delta.tokens)
-            return reading.results()[0]
+    async def work() -> dict[str, Any]:
+        async with prepared.reading:
+            return await collected(prepared)
 
-    result = await while_connected(request, work())
+    return JSONResponse(await while_connected(request, work()))
+
+
+async def collected(prepared: Prepared) -> dict[str, Any]:
+    """Wait for what was submitted; returns the answer."""
+    tokens = [token async for delta in prepared.reading.deltas() for token in delta.tokens]
+    (result,) = prepared.reading.results()
     answer: dict[str, Any] = {"generated_text": result.text}
     if result.warnings:
         answer["warnings"] = list(result.warnings)
@@ -106,7 +118,7 @@ async def generate(request: Request, shared: Shared) -> JSONResponse:
     answer |= _sequences(result, prepared)
     if result.alignments:
         answer["alignments"] = aligned(result.alignments[0])
-    return JSONResponse(answer)
+    return answer
 
 
 def _sequences(result: Result, prepared: Prepared) -> dict[str, Any]:
@@ -169,6 +181,11 @@ async def generate_stream(
     request: Request, prepared: Annotated[Prepared, Depends(_submitted)]
 ) -> EventStream:
     """Send one event a token; the last one carries `generated_text`, or one event an `error`."""
+    return streamed(request, prepared)
+
+
+def streamed(request: Request, prepared: Prepared) -> EventStream:
+    """Return the events of what was submitted."""
     sent, told = 0, ""
     held: list[dict[str, Any]] = []  # the newest event: it becomes the last one at the end
 

@@ -6,6 +6,7 @@ from fastapi import APIRouter, Depends, Request, Response
 from fastapi.responses import JSONResponse
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
+from model import Card
 from server import __version__
 from server.routes.shared import Shared
 
@@ -55,25 +56,32 @@ async def version() -> dict[str, str]:
 @router.get("/v1/models", summary="The loaded models")
 async def models(shared: Shared) -> dict[str, Any]:
     """List models in OpenAI's shape, with what each can do."""
+    cards = [translator.card for translator in shared.translators.values()]
+    return {"object": "list", "data": [_described(card) for card in cards]}
+
+
+@router.get("/v1/models/{name:path}", summary="One of the loaded models")
+async def model(name: str, request: Request, shared: Shared) -> dict[str, Any]:
+    """Describe one model as the list does."""
+    request.state.dialect = "openai"
+    (translator,) = shared.candidates(name)
+    return _described(translator.card)
+
+
+def _described(card: Card) -> dict[str, Any]:
     return {
-        "object": "list",
-        "data": [
-            {
-                "id": name,
-                "object": "model",
-                "created": 0,
-                "owned_by": "stele",
-                "architecture": translator.card.architecture,
-                "parameters": translator.card.parameters,
-                "precision": translator.card.precision,
-                "revision": translator.card.revision,
-                "languages": translator.card.languages,
-                "max_source_tokens": translator.card.max_source,
-                "max_new_tokens": translator.card.max_target,
-                "directions": translator.card.targets,
-            }
-            for name, translator in shared.translators.items()
-        ],
+        "id": card.name,
+        "object": "model",
+        "created": 0,
+        "owned_by": "stele",
+        "architecture": card.architecture,
+        "parameters": card.parameters,
+        "precision": card.precision,
+        "revision": card.revision,
+        "languages": card.languages,
+        "max_source_tokens": card.max_source,
+        "max_new_tokens": card.max_target,
+        "directions": card.targets,
     }
 
 

@@ -1,13 +1,15 @@
 """What handlers have in common: the shared state, keys, and the OpenAPI of bodies read by hand."""
 
+from collections.abc import Collection, Sequence
 from typing import Annotated, Any
 
 from fastapi import Depends, Request
 from pydantic import BaseModel
 
 from server.bodies import read_fields
-from server.errors import Draining
+from server.errors import Draining, InvalidRequest
 from server.reader import Aligned
+from server.results import Result
 from server.serving import Serving
 
 
@@ -23,10 +25,21 @@ async def serving(request: Request) -> Serving:
 Shared = Annotated[Serving, Depends(serving)]
 
 
-async def welcome(request: Request, shared: Serving) -> dict[str, Any]:
+async def welcome(
+    request: Request,
+    shared: Serving,
+    *,
+    key_field: str = "api_key",
+    repeated: Collection[str] = (),
+    max_files: int = 0,
+) -> dict[str, Any]:
     """Read the fields of a request for work, within the configured limits.
 
     Its key is verified before its body is read, unless the body is where the key would be.
+
+    Args:
+        key_field: where the body or the query may hold the key.
+        repeated, max_files: as `read_fields` takes them.
 
     Raises:
         Draining: before anything else is done for a request that comes too late.
@@ -38,11 +51,25 @@ async def welcome(request: Request, shared: Serving) -> dict[str, Any]:
     if header is not None:
         shared.keys.verify(header, None)
     settings = shared.settings
-    fields = await read_fields(request, settings.max_body_bytes, settings.body_timeout_s)
-    key = fields.get("api_key")
+    fields = await read_fields(
+        request,
+        settings.max_body_bytes,
+        settings.body_timeout_s,
+        repeated=repeated,
+        max_repeats=settings.max_texts if repeated else 0,
+        max_files=max_files,
+    )
+    key = fields.get(key_field)
     if header is None:
         shared.keys.verify(None, key if isinstance(key, str) else None)
     return fields
+
+
+def verify_present(sent: dict[str, Any], *names: str) -> None:
+    """Raise InvalidRequest, in LibreTranslate's words, for the first field that is not there."""
+    for name in names:
+        if sent.get(name) in (None, "", []):
+            raise InvalidRequest(f"Invalid request: missing {name} parameter")
 
 
 def body_of(kind: type[BaseModel], *media: str) -> dict[str, Any]:
@@ -64,3 +91,12 @@ def aligned(segment: Aligned) -> dict[str, Any]:
 def weights(alignment: tuple[float, ...]) -> list[float]:
     """Round attention to what is worth sending."""
     return [round(weight, 4) for weight in alignment]
+
+
+def warnings_by_text(results: Sequence[Result]) -> list[str]:
+    """Return the results' warnings, each with the number of its text."""
+    return [
+        f"text {index}: {warning}"
+        for index, result in enumerate(results)
+        for warning in result.warnings
+    ]

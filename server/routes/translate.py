@@ -1,24 +1,25 @@
-"""Translation: LibreTranslate's dialect with our optional fields, and our stream beside it."""
+"""Translation: LibreTranslate's shapes with our optional fields, and our stream beside it."""
 
-from collections.abc import AsyncIterator
+import asyncio
+from collections.abc import AsyncIterator, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Request
+from fastapi import APIRouter, Depends, Request, Response
 from fastapi.responses import JSONResponse
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic_core import to_json
 
 from server.bodies import validate
-from server.decoding_fields import DecodingFields
 from server.errors import InvalidRequest
 from server.preparation import Wishes
 from server.reading import Delta
 from server.results import Result
-from server.routes.shared import Shared, aligned, body_of, welcome
+from server.routes.shared import Shared, aligned, body_of, verify_present, welcome
+from server.routes.translate_fields import MAX_ALTERNATIVES, DetectRequest, TranslateRequest
 from server.routing import Translation, prepare
 from server.serving import Serving
 from server.streaming import EVENTS, EventStream, event, events, while_connected
-from server.text.languages import Detection, english_name
+from server.text.languages import Detection, client_code, english_name
 from server.translator import read_through, verify_count
 
 
@@ -29,41 +30,6 @@ async def speak_libretranslate(request: Request) -> None:
 
 router = APIRouter(tags=["translation"], dependencies=[Depends(speak_libretranslate)])
 native = APIRouter(tags=["translation"])
-
-
-class TranslateRequest(DecodingFields):
-    """LibreTranslate's fields, and our own."""
-
-    q: str | list[str] = Field(description="One text or several.")
-    source: str = Field(description="A language code, or auto.")
-    target: str
-    format: Literal["text", "html"] = "text"
-    alternatives: int = Field(
-        0, ge=0, le=32, description="Other translations to return, at most; they differ early."
-    )
-    api_key: str | None = None
-    secret: str | None = Field(None, description="Sent by LibreTranslate's own page; not used.")
-    model: str | None = Field(
-        None, description="Which loaded model; by default the first that knows the languages."
-    )
-    details: bool = Field(False, description="Adds finish reason, usage, timings and scores.")
-    preview: bool = Field(
-        False, description="In a stream: preview events tell what may follow what is certain."
-    )
-
-    @property
-    def texts(self) -> list[str]:
-        """The texts in order, also where only one was sent."""
-        return [self.q] if isinstance(self.q, str) else self.q
-
-
-class DetectRequest(BaseModel):
-    """LibreTranslate's fields."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    q: str
-    api_key: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,13 +43,13 @@ class Prepared:
 async def _prepare(request: Request, shared: Serving, *, streams: bool = False) -> Prepared:
     """Read, verify and tokenise; nothing is submitted yet."""
     sent = await welcome(request, shared)
-    for name in ("q", "source", "target"):
-        if sent.get(name) in (None, "", []):
-            raise InvalidRequest(f"Invalid request: missing {name} parameter")
+    verify_present(sent, "q", "source", "target")
     if isinstance(sent["q"], list):
         verify_count(len(sent["q"]), shared.settings.max_texts)
     fields = validate(TranslateRequest, sent, large="q")
-    _refuse_unsupported(fields, streams)
+    _verify_alternatives(fields, shared)
+    if fields.preview and not streams:
+        raise InvalidRequest("preview has no effect here; send it to /translate/stream")
     translation = await prepare(
         shared,
         fields.texts,
@@ -94,8 +60,9 @@ async def _prepare(request: Request, shared: Serving, *, streams: bool = False) 
             streams=streams,
             previews=fields.preview,
             scores=fields.details,
-            alternatives=fields.alternatives,
+            alternatives=0 if fields.format == "html" else fields.alternatives,
         ),
+        rules=fields.rules,
         model=fields.model,
         timeout_s=shared.settings.request_timeout_s,
     )
@@ -103,11 +70,10 @@ async def _prepare(request: Request, shared: Serving, *, streams: bool = False) 
     return Prepared(fields, translation)
 
 
-def _refuse_unsupported(fields: TranslateRequest, streams: bool) -> None:
-    if fields.format == "html":
-        raise InvalidRequest("html format is not supported yet; send format text")
-    if fields.preview and not streams:
-        raise InvalidRequest("preview has no effect here; send it to /translate/stream")
+def _verify_alternatives(fields: TranslateRequest, shared: Serving) -> None:
+    limit = min(MAX_ALTERNATIVES, shared.settings.max_beams - 1)
+    if fields.alternatives > limit:
+        raise InvalidRequest(f"Invalid request: alternatives parameter must be <= {limit}")
 
 
 @router.post(
@@ -135,7 +101,7 @@ def _answer(prepared: Prepared, results: list[Result]) -> dict[str, Any]:
         return values[0] if isinstance(fields.q, str) else values
 
     answer: dict[str, Any] = {"translatedText": one_or_all([result.text for result in results])}
-    if fields.source == "auto":
+    if fields.source.lower() == "auto":
         answer["detectedLanguage"] = one_or_all([detected_language(r.detected) for r in results])
     warnings = [
         warning if isinstance(fields.q, str) else f"text {index}: {warning}"
@@ -168,7 +134,8 @@ def _extras(prepared: Prepared, result: Result) -> dict[str, Any]:
 def detected_language(detection: Detection | None) -> dict[str, Any]:
     """Describe a detection as LibreTranslate does: confidence from 0 to 100."""
     assert detection is not None
-    return {"confidence": round(100 * detection.confidence, 1), "language": detection.language}
+    code = client_code(detection.language)
+    return {"confidence": round(100 * detection.confidence, 1), "language": code}
 
 
 def details(result: Result) -> dict[str, Any]:
@@ -240,16 +207,32 @@ async def stream(
     return EventStream(events(request, deltas, each, last, lambda body: event(body, "error")))
 
 
-@router.get("/languages", summary="The languages that can be translated")
-async def languages(shared: Shared) -> list[dict[str, Any]]:
+@router.get(
+    "/languages",
+    summary="The languages that can be translated",
+    response_model=list[dict[str, Any]],
+)
+async def languages(shared: Shared) -> Response:
     """List each source language with its targets, as LibreTranslate does."""
     shared.verify_complete()  # a list without them would say that they are not served
+    if shared.listing is None:  # hundreds of languages take a while to list
+        directions = [t.card.targets for t in shared.translators.values()]
+        shared.listing = await asyncio.to_thread(lambda: to_json(list_languages(directions)))
+    return Response(shared.listing, media_type="application/json")
+
+
+def list_languages(directions: Iterable[Mapping[str, Iterable[str]]]) -> list[dict[str, Any]]:
+    """Describe the languages of all of `directions`, each {source: targets}."""
     targets: dict[str, set[str]] = {}
-    for translator in shared.translators.values():
-        for source, codes in translator.card.targets.items():
-            targets.setdefault(source, set()).update(codes)
+    for each in directions:
+        for source, codes in each.items():
+            targets.setdefault(source, {source}).update(codes)
     return [
-        {"code": code, "name": english_name(code), "targets": sorted({code, *targets[code]})}
+        {
+            "code": client_code(code),
+            "name": english_name(code),
+            "targets": sorted(map(client_code, targets[code])),
+        }
         for code in sorted(targets)
     ]
 
@@ -260,36 +243,12 @@ async def languages(shared: Shared) -> list[dict[str, Any]]:
     openapi_extra=body_of(DetectRequest, "application/x-www-form-urlencoded"),
 )
 async def detect(request: Request, shared: Shared) -> list[dict[str, Any]]:
-    """List the loaded languages by likelihood, confidence from 0 to 100."""
+    """List up to three of the loaded languages by likelihood, confidence from 0 to 100."""
     sent = await welcome(request, shared)
-    if sent.get("q") in (None, ""):
-        raise InvalidRequest("Invalid request: missing q parameter")
+    verify_present(sent, "q")
     fields = validate(DetectRequest, sent)
     shared.candidates()[0].verify_size([fields.q])
     ranked = await read_through([fields.q], lambda: shared.detect(fields.q))
     likely = [d for d in ranked[:3] if d.confidence >= 0.01]
-    return [detected_language(d) for d in likely or ranked[:1]]
-
-
-@router.get("/frontend/settings", summary="What LibreTranslate's clients ask first")
-async def frontend_settings(shared: Shared) -> dict[str, Any]:
-    """Describe this server's limits and features."""
-    return {
-        "apiKeys": shared.keys.are_required,
-        "charLimit": shared.settings.max_characters,
-        "filesTranslation": False,
-        "frontendTimeout": 500,
-        "keyRequired": shared.keys.are_required,
-        "language": {
-            "source": {"code": "auto", "name": "Auto Detect"},
-            "target": _default_target(shared),
-        },
-        "suggestions": False,
-        "supportedFilesFormat": [],
-    }
-
-
-def _default_target(shared: Serving) -> dict[str, str]:
-    codes = [code for t in shared.translators.values() for code in t.languages]
-    code = next((code for code in codes if code != "en"), "en")
-    return {"code": code, "name": english_name(code)}
+    # What tells nothing is English, as LibreTranslate has it, whether that is served or not.
+    return [detected_language(d) for d in likely or [Detection("en", 0.0)]]

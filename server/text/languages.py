@@ -19,12 +19,19 @@ def english_name(code: str) -> str:
 
 _LONGEST_TAG = 35  # RFC 5646, section 4.4.1
 _SAME = 5  # langcodes' distance of en-GB from en; Bosnian is 8 from Croatian
+_LIBRETRANSLATES = {"zt": "zh-Hant", "pb": "pt-BR"}  # codes of its own, which no standard has
+
+
+def client_code(code: str) -> str:
+    """Return the tag that LibreTranslate's clients know one of our codes by: `zh` has a script."""
+    return "zh-Hans" if code == "zh" else code
 
 
 def closest(code: str, among: Iterable[str]) -> str | None:
     """Return the one of `among` that a code means, `pt` for `pt-BR`; None if there is none."""
     if len(code) > _LONGEST_TAG:
         return None
+    code = _LIBRETRANSLATES.get(code.lower(), code)
     try:
         found, _ = langcodes.closest_match(code, list(among), max_distance=_SAME)
     except LanguageTagError:

@@ -48,8 +48,11 @@ def random_requests(
         if index % 5 == 4:
             source = rng.choice(requests).source
         max_new_tokens = rng.randint(1, max_tokens)
+        kind = _random_choice(rng)
+        if "num_beams" in kind and rng.random() < 0.5:
+            kind["phrases"] = random_phrases(rng, vocabulary, max_new_tokens - 2)
         options = DecodingOptions(
-            **_random_choice(rng),
+            **kind,
             max_new_tokens=max_new_tokens,
             min_new_tokens=rng.choice([0, 0, max_new_tokens // 2]),
             target_prefix=rng.choice([(), (), (), (9, 4, 77)]),
@@ -73,6 +76,16 @@ def _random_choice(rng: random.Random) -> dict[str, Any]:
     if kind == "beams":
         return random_beams(rng, 6)
     return {"alternatives": rng.randint(1, 4)} if kind == "alternatives" else {}
+
+
+def random_phrases(rng: random.Random, vocabulary: int, room: int) -> tuple[tuple[int, ...], ...]:
+    """Up to three phrases of up to four tokens, together of at most `room`, if there is any."""
+    phrases: list[tuple[int, ...]] = []
+    for _ in range(rng.randint(1, 3)):
+        length = min(rng.randint(1, 4), room - sum(map(len, phrases)))
+        allowed = [token for token in range(1, vocabulary - 1) if token not in (3, 8)]
+        phrases += [tuple(rng.choices(allowed, k=length))] * (length > 0)
+    return tuple(phrases)
 
 
 def random_sampling(rng: random.Random) -> dict[str, Any]:

@@ -6,6 +6,13 @@ import pytest
 from model import DecodingOptions
 
 NAN, INF = float("nan"), float("inf")
+_NEEDS_BEAMS = (
+    "phrases take a beam search: send num_beams above 1, and neither a temperature nor alternatives"
+)
+_DOES_NOT_FIT = (
+    "phrases of {} tokens do not fit into 9 new ones beside what else must come; send a larger "
+    "max_new_tokens, or fewer phrases"
+)
 
 
 @pytest.mark.parametrize(
@@ -54,6 +61,50 @@ def test_the_last_possible_value_is_accepted(edge: dict[str, Any]) -> None:
     options = DecodingOptions(**{"max_new_tokens": 9} | edge)
 
     assert options.samples == (options.temperature > 0)
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"phrases": ((5,), ())}, "a phrase must not be empty"),
+        ({"phrases": ((5,),) * 33, "max_new_tokens": 40}, "at most 32 phrases are allowed"),
+        ({"phrases": ((5, 6),), "num_beams": 1}, _NEEDS_BEAMS),
+        ({"phrases": ((5, 6),), "num_beams": 1, "alternatives": 2}, _NEEDS_BEAMS),
+        ({"phrases": ((5, 6),), "num_beams": 1, "temperature": 1.0}, _NEEDS_BEAMS),
+        ({"phrases": ((5,) * 5, (6,) * 4)}, _DOES_NOT_FIT.format(9)),
+        ({"phrases": ((5,) * 8,), "forced_bos": 9}, _DOES_NOT_FIT.format(8)),
+        (
+            {"phrases": ((5, 6),), "suppressed": (7, 6)},
+            "a phrase holds token 6, which is suppressed: leave it out of one of them",
+        ),
+        (
+            {"phrases": ((5, 6),), "stop": ("x",)},
+            "a stop string could cut a phrase off: leave out stop, or the phrases",
+        ),
+    ],
+)
+def test_phrases_that_no_search_could_write_are_refused(
+    changes: dict[str, Any], sentence: str
+) -> None:
+    with pytest.raises(ValueError, match=r".") as refusal:
+        DecodingOptions(**{"max_new_tokens": 9, "num_beams": 4} | changes)
+
+    assert str(refusal.value) == sentence
+
+
+@pytest.mark.parametrize(
+    "edge",
+    [
+        {"phrases": ((5,) * 8,)},
+        {"phrases": ((5,) * 8,), "forced_bos": 9, "target_prefix": (9,)},
+        {"phrases": ((5,) * 7,), "forced_bos": 9, "forced_eos": 0},
+        {"phrases": ((5,),) * 32, "max_new_tokens": 33},
+    ],
+)
+def test_the_longest_phrases_that_fit_are_accepted(edge: dict[str, Any]) -> None:
+    options = DecodingOptions(**{"max_new_tokens": 9, "num_beams": 2} | edge)
+
+    assert options.phrases == edge["phrases"]
 
 
 def test_options_never_change_once_verified() -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from model import Tokenizer
+from model import Tokenizer, continuing_tokens
 from tests.model.corpus import SPECIAL, lines
 from tests.model.references import (
     REAL,
@@ -250,3 +250,78 @@ def language_ids(ours: Tokenizer) -> set[int]:
     names += ["<extra_id_0>", "<extra_id_99>", "<mask>", "<mask_1>", "<unk_3>"]
     found = {ours.token_id(name) for name in names}
     return {i for i in found if i is not None and ours.decode([i]) != "<unk>"}
+
+
+# -- words inside a target -----------------------------------------------------------------------
+
+WORDS = ("Haus", "Zeit", "house", "Häuser", "der Zeit", "2024", "10 Häuser", "l'eau")
+
+
+@pytest.mark.parametrize("word", WORDS)
+def test_words_inside_a_target_read_as_they_were_given(case: Case, word: str) -> None:
+    ours = case.ours
+    before = ours.encode_target("der zeit und")
+    start = ours.decode(before)
+
+    found = ours.encode_inside(word)
+
+    if found is None:  # a published vocabulary lacks a letter, or writes capitals otherwise
+        assert not is_made(case.folder)
+        assert ours.decode(ours.encode_target(f"a {word}")) != f"a {word}"
+        return
+    assert not any(map(ours.is_special, found))
+    assert ours.decode((*before, *found, *before)).startswith(f"{start} {word}")
+    assert ours.decode(found).removeprefix(" ") == word  # and at the beginning
+
+
+@pytest.mark.parametrize("word", ["Zeit", "翻译", "時間", "말"])
+def test_words_of_scripts_without_spaces_follow_others_directly(case: Case, word: str) -> None:
+    ours = case.ours
+
+    found = ours.encode_inside(word, is_spaced=False)
+
+    if found is not None:
+        readings = [ours.decode((*ours.encode_target(mark), *found)) for mark in "a1("]
+        assert {f"a{word}", f"1{word}", f"({word}"} & {*readings}
+    else:  # the vocabulary does not know it, or always writes it together with others
+        assert not is_made(case.folder) or word not in ("翻译", "時間")
+
+
+@pytest.mark.parametrize("text", ["", " ", "Haus ", " Haus", "Haus\n"])
+def test_what_is_no_words_is_not_encoded(case: Case, text: str) -> None:
+    assert case.ours.encode_inside(text) is None
+
+
+@pytest.mark.parametrize("text", ["der  Zeit", "Zeit\tHaus", "</s>", "Zeit <pad>", "Zeit 🧿", "ﬁn"])
+def test_what_a_vocabulary_cannot_write_exactly_is_not_encoded(case: Case, text: str) -> None:
+    ours = case.ours
+
+    found = ours.encode_inside(text)
+
+    if found is not None:  # bytes write anything
+        assert not any(map(ours.is_special, found))
+        assert ours.decode((*ours.encode_target("a"), *found)) == f"a {text}"
+
+
+def test_neither_unknown_characters_nor_other_spaces_are_encoded(
+    opened: Callable[[str], Case],
+) -> None:
+    for name in ("marian-json", "m2m100-sentencepiece", "nllb-json", "t5-json"):
+        for text in ("Zeit 🧿", "der  Zeit", "ﬁn"):
+            assert opened(name).ours.encode_inside(text) is None
+
+
+@pytest.mark.parametrize("name", ["bundled", "marian-json", "nllb-json", "bart-json", "byt5-json"])
+def test_tokens_that_go_on_with_a_word_are_letters_and_digits(
+    opened: Callable[[str], Case], name: str
+) -> None:
+    case = opened(name)
+    size = min(case.reference.size, 9000)
+
+    found = continuing_tokens(case.ours, size)
+
+    known = case.ours.encode_target("a")
+    for token in range(0, size, 7):
+        added = case.ours.decode((*known, token)).removeprefix("a")
+        assert (token in found) == added[:1].isalnum() or not added.isascii()
+    assert 20 < len(found) < size

@@ -119,3 +119,20 @@ def serve(*models: Model, wait_for_ready: bool = True, **settings: Any) -> Itera
                 model.runner.open()
         server.should_exit = True
         thread.join()
+
+
+@contextmanager
+def crowded(model: Model) -> Iterator[Live]:
+    """A server whose queue is full until it is left."""
+    held, gate = gated(model)
+    with serve(held, slots=1, max_waiting_segments=1) as live:
+        gate.close()
+        body = {"q": "I am tired. I like it. I am lost.", "source": "en", "target": "de"}
+        waiting = threading.Thread(target=live.post, args=("/translate", body))
+        waiting.start()
+        live.wait_until(lambda: live.held == 3)
+        try:
+            yield live
+        finally:
+            gate.open()
+            waiting.join()

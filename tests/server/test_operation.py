@@ -29,8 +29,11 @@ PUBLIC = {
     "/version",
     "/metrics",
     "/v1/models",
+    "/v1/models/{name}",
+    "/info",
     "/languages",
     "/frontend/settings",
+    "/spec",
     "/docs",
     "/docs/oauth2-redirect",
     "/redoc",
@@ -39,18 +42,22 @@ PUBLIC = {
 
 
 def test_every_route_that_is_not_public_needs_a_key(bundled: Model) -> None:
-    with serve(bundled, api_keys="alpha,beta") as live:
+    with serve(bundled, api_keys="alpha,beta", dialects="libretranslate,tgi") as live:
         paths = live.client.get("/openapi.json").json()["paths"]
-        guarded = [path for path in paths if path not in PUBLIC]
+        by_link = {"/download_file/{name}"}  # which nobody can guess
+        guarded = [path for path in paths if path not in PUBLIC | by_link]
         assert set(guarded) == {
             "/translate",
             "/translate/stream",
+            "/translate_file",
             "/detect",
+            "/suggest",
             "/generate",
             "/generate_stream",
+            "/",
         }
         for path in guarded:
-            body = {"inputs": "a"} if "generate" in path else GOOD
+            body = {"inputs": "a"} if path in ("/", "/generate", "/generate_stream") else GOOD
             for header in ({}, {"authorization": "Basic alpha"}):
                 assert live.post(path, body, headers=header).status_code in (400, 401), path
             for wrong in (b"ALPHA", b"alp", b"alphabeta", b"\xff"):
@@ -58,7 +65,7 @@ def test_every_route_that_is_not_public_needs_a_key(bundled: Model) -> None:
                 assert answer.status_code == 403, path
                 assert answer.json()["code"] == "invalid_api_key"
             for path_public in PUBLIC:
-                assert live.client.get(path_public).status_code == 200
+                assert live.client.get(path_public.format(name="en-de")).status_code == 200
 
 
 def test_a_key_is_accepted_in_each_dialects_place(bundled: Model) -> None:

@@ -72,12 +72,25 @@ def test_a_stop_string_is_not_looked_for_in_the_prefix() -> None:
 
 def test_alignments_are_read_also_where_a_stop_string_ended_the_text() -> None:
     subject = reader(stop=("b",), alignments="average")
+    subject.reports_alignments = True
     subject.receive(Update(1, ids("ab"), (0.0, 0.0), ((1.0, 0.0), (0.5, 0.5))), LETTERS)
 
     assert subject.finish == "stop_string"
     assert subject.aligned is not None
     assert subject.aligned.target == ("a", "b")
     assert subject.aligned.weights == ((1.0, 0.0), (0.5, 0.5))
+
+
+def test_what_was_forced_is_taken_only_where_it_is_better() -> None:
+    first, forced = reader(), reader(num_beams=2)
+    first.text, first.finish, first.misplaced = "one", "stop", ("x", "y")
+    forced.text, forced.finish, forced.misplaced = "two", "stop", ("x", "y")
+    first.adopt(forced)
+    assert (first.text, first.misplaced) == ("one", ("x", "y"))
+
+    forced.misplaced = ("x",)
+    first.adopt(forced)
+    assert (first.text, first.misplaced) == ("two", ("x",))
 
 
 def test_hypotheses_are_read_only_where_several_were_asked_for() -> None:

@@ -105,7 +105,13 @@ def test_the_first_model_that_covers_the_pair_is_chosen(
     [
         ("en", "it", None, "it is not supported; the loaded languages are: de, en, es, fr"),
         ("xx", "en", None, "xx is not supported; the loaded languages are: de, en, es, fr"),
-        ("fr", "de", None, "fr to de is not supported; fr can be translated to: en"),
+        (
+            "fr",
+            "de",
+            None,
+            "German (de) is not available as a target language from French (fr); "
+            "fr can be translated to: en",
+        ),
         ("en", "en", "raw", "raw declares no languages, so that it serves /generate only"),
         ("fr", "en", "first", "fr is not supported; the loaded languages are: de, en"),
     ],

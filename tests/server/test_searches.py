@@ -10,7 +10,8 @@ import torch
 from transformers import MarianMTModel, MarianTokenizer
 
 from model import BUNDLED, Model
-from server.text.segmentation import segment
+from server.text.cutting import cut
+from server.text.rules import PLAIN
 from tests.model.conftest import HELDOUT
 from tests.server.live import Live, gated, serve
 from tests.server.test_stream import send_and_leave, stream
@@ -26,7 +27,7 @@ def sentences(count: int) -> list[str]:
     """Held-out texts of one segment each."""
     lines = HELDOUT.read_text(encoding="utf-8").splitlines()
     texts = (line.split("\t")[0] for line in lines)
-    single = (text for text in texts if len(list(segment(text, "en"))) == 1 and len(text) > 30)
+    single = (text for text in texts if len(cut(text, "en", PLAIN)) == 1 and len(text) > 30)
     return list(itertools.islice(single, count))
 
 

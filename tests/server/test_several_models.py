@@ -61,7 +61,10 @@ def test_requests_choose_by_pair_by_name_and_by_what_is_detected(both: Live) -> 
     assert "tired" in found["translatedText"][0]
     assert (used("en-de") > before[0], used("french") > before[1]) == (True, True)
     refused = answer(source="en", model="french")
-    assert refused["error"] == "en to de is not supported; en can be translated to: nothing"
+    assert refused["error"] == (
+        "German (de) is not available as a target language from English (en)"
+    )
+    assert refused["detail"] == refused["error"] + "; en can be translated to: nothing"
     assert answer(model="spanish")["code"] == "unknown_model"
 
 
@@ -184,3 +187,23 @@ def test_a_model_that_asks_for_more_beams_than_there_are_slots_is_refused_at_sta
         asyncio.run(load_into(serving, [greedy]))
 
     assert not serving.translators
+
+
+def test_deepls_api_routes_each_text_and_lists_all_languages(both: Live) -> None:
+    body = {"text": [GERMAN, FRENCH], "target_lang": "EN-GB"}
+    found = both.post("/v2/translate", body).json()["translations"]
+    assert [each["detected_source_language"] for each in found] == ["DE", "FR"]
+    listed = both.client.get("/v2/languages").json()
+    assert [each["language"] for each in listed] == ["DE", "EN", "FR"]
+
+
+def test_openais_api_takes_the_named_model(both: Live) -> None:
+    before = both.metric("source_tokens_total", model="french")
+    body = {"model": "french", "prompt": FRENCH, "source": "fr", "target": "de"}
+    answer = both.post("/v1/completions", body).json()
+    assert answer["model"] == "french"
+    gained = both.metric("source_tokens_total", model="french") - before
+    assert answer["usage"]["prompt_tokens"] == gained
+    assert both.client.get("/v1/models/french").json()["revision"] == "c0ffee"
+    wrong = both.post("/v1/completions", body | {"model": "en-de"})
+    assert "fr is not supported" in wrong.json()["error"]["message"]

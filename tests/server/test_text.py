@@ -2,8 +2,9 @@ import random
 
 import pytest
 
+from server.text.cutting import cut
 from server.text.languages import LanguageDetector, closest, english_name
-from server.text.segmentation import segment
+from server.text.rules import PLAIN
 from server.text.segments import Segment
 
 
@@ -18,13 +19,13 @@ from server.text.segments import Segment
         (" \n\t", []),
         ("12:30", []),
         ("🙂 👍🏽", []),
-        ("Hello 🙂", ["Hello 🙂"]),
+        ("Hello 🙂", ["Hello"]),
     ],
 )
 def test_sentences_are_translatable_and_what_is_between_them_is_not(
     text: str, translatable: list[str]
 ) -> None:
-    assert [piece.text for piece in segment(text, "en") if piece.is_translatable] == translatable
+    assert [piece.text for piece in cut(text, "en", PLAIN) if piece.is_translatable] == translatable
 
 
 def test_nothing_is_ever_lost() -> None:
@@ -33,11 +34,11 @@ def test_nothing_is_ever_lost() -> None:
     for _ in range(2000):
         text = "".join(chance.choices(alphabet, k=chance.randint(0, 40)))
         for language in ("en", "de", "xx"):
-            assert "".join(piece.text for piece in segment(text, language)) == text
+            assert "".join(piece.text for piece in cut(text, language, PLAIN)) == text
 
 
 def test_margins_are_kept_apart_from_the_sentence() -> None:
-    assert segment("  Hi.\n", "en") == [
+    assert cut("  Hi.\n", "en", PLAIN) == [
         Segment("  ", is_translatable=False),
         Segment("Hi.", is_translatable=True),
         Segment("\n", is_translatable=False),

@@ -38,6 +38,11 @@ class Letters:
     def encode_raw(self, text: str) -> tuple[int, ...]:
         return (*[LETTERS.index(letter) for letter in text], EOS)
 
+    def encode_inside(self, text: str, *, is_spaced: bool = True) -> tuple[int, ...] | None:
+        if not set(text) <= set(LETTERS):
+            return None
+        return self.encode_target(" " * is_spaced + text) or None
+
     def encode_target(self, text: str) -> tuple[int, ...]:
         return self.encode_raw(text)[:-1]
 
@@ -111,7 +116,7 @@ def translated(
     return asyncio.run(run())
 
 
-def build(runner: EchoRunner, model: Card | None = None) -> Translator:
+def build(runner: EchoRunner, model: Card | None = None, max_beams: int = 8) -> Translator:
     def engine(publish: Callable[[Sequence[Update]], None]) -> Engine:
         return Engine(
             runner,
@@ -123,7 +128,9 @@ def build(runner: EchoRunner, model: Card | None = None) -> Translator:
         )
 
     model = model or card()
-    return Translator(model, Letters(), engine, max_texts=9, max_characters=500, max_beams=8)
+    return Translator(
+        model, Letters(), engine, max_texts=9, max_characters=500, max_beams=max_beams
+    )
 
 
 def test_deltas_come_in_reading_order_and_concatenate_to_the_results() -> None:
@@ -186,7 +193,6 @@ def test_usage_counts_what_was_read_and_generated() -> None:
     [
         (["a"] * 10, "en", "de", TooLarge),
         (["a" * 501], "en", "de", TooLarge),
-        (["a" * 100], "en", "de", TooLarge),  # one sentence beyond the model
         (["a"], "fr", "de", UnsupportedLanguage),
         (["a"], "en", "fr", UnsupportedLanguage),
     ],
@@ -203,6 +209,17 @@ def test_what_cannot_be_served_is_refused_before_it_is_submitted(
         assert translator.engine.held == 0
 
     asyncio.run(run())
+
+
+def test_a_sentence_too_long_for_the_model_is_split_where_it_reads_best_and_says_so() -> None:
+    text = "I am here, " * 12 + "and so are you. Good!"
+    deltas, (result,) = translated([text])
+
+    assert result.text == text
+    assert result.warnings == (
+        "segment 0 is longer than the model's 60 tokens: its 4 parts were translated one by one",
+    )
+    assert "".join(delta.text for delta in deltas) == text
 
 
 def test_a_consumer_that_is_behind_gets_its_tokens_in_one_delta() -> None:
@@ -349,7 +366,7 @@ def test_a_forced_token_without_an_embedding_is_refused() -> None:
         translator = build(EchoRunner(), card(vocabulary=LETTERS.index("z")))
         fields = DecodingFields(forced_bos_token="z")
         with pytest.raises(InvalidRequest, match="'z' is not in the model's vocabulary"):
-            await translator.generate("a", fields, Wishes(), timeout_s=30)
+            await translator.generate(["a"], fields, Wishes(), timeout_s=30)
 
     asyncio.run(run())
 

@@ -1,0 +1,295 @@
+"""Projection: spans and inline tags of a segment put into its target, each exactly once."""
+
+import re
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from server.text import references
+from server.text.alignment import Attention, Range, token_ranges, words
+from server.text.masking import Masked, StandIn
+from server.text.placing import Places, placed
+
+_SIGNS = {  # signs that may become one another
+    sign: group
+    for group in (
+        "\"'\u201e\u201c\u201d\u201a\u2018\u2019\u00ab\u00bb\u2039\u203a\u300c\u300d\u300e\u300f",
+        ".\u3002\u0964\u06d4",
+        ",\uff0c\u3001\u060c",
+        "?\uff1f\u061f",
+        "!\uff01",
+        ":\uff1a",
+        ";\uff1b",
+        "-\u2013\u2014\u2015",
+        "(\uff08",
+        ")\uff09",
+    )
+    for sign in group
+}
+_COPIED = 0.5  # attention from which on a word that looks like a stand-in is one, misspelt
+
+
+@dataclass(frozen=True, slots=True)
+class Restored:
+    """A segment's target with everything in it.
+
+    Attributes:
+        misplaced: texts of spans that the model did not place, so that their place is a guess.
+    """
+
+    text: str
+    misplaced: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Piece:
+    """A word, a sign or white space of the target.
+
+    Attributes:
+        row: weights over the source's words; None for white space.
+        stand_in: which one it is, if it is one.
+    """
+
+    text: str
+    row: list[float] | None
+    stand_in: int | None = None
+
+
+def restore(
+    masked: Masked,
+    target: Sequence[str],
+    source: Sequence[str],
+    weights: Sequence[Sequence[float]],
+) -> Restored:
+    """Put the spans' texts in place of their stand-ins, and the tags where their words went.
+
+    Args:
+        target: the text of each generated token.
+        source: the source's tokens, as the vocabulary has them.
+        weights: for each token of the target, its attention over the source's tokens; rows that
+            are missing are taken from the tokens beside.
+    """
+    return _Restorer(masked, target, source, weights).restored()
+
+
+class _Restorer:
+    def __init__(
+        self,
+        masked: Masked,
+        target: Sequence[str],
+        source: Sequence[str],
+        weights: Sequence[Sequence[float]],
+    ) -> None:
+        self._masked = masked
+        self._target = "".join(target)
+        self._words = _source_words(masked)
+        self._own = [self._words.index((each.start, each.end)) for each in masked.stand_ins]
+        ranges = token_ranges(source, masked.text)
+        self._attention = Attention(target, ranges, self._words, weights)
+        self._signs = _signs(masked.text, self._words)
+
+    def restored(self) -> Restored:
+        pieces = list(self._pieces(self._occurrences()))
+        pieces = self._without_spaces(pieces)
+        present = {piece.stand_in for piece in pieces}
+        missing = [i for i in range(len(self._masked.stand_ins)) if i not in present]
+        for number in missing:
+            self._insert(pieces, number)
+        stand_ins = self._masked.stand_ins
+        return Restored(self._joined(pieces), tuple(stand_ins[i].text for i in missing))
+
+    # -- stand-ins ---------------------------------------------------------------------------
+
+    def _occurrences(self) -> dict[Range, int | None]:
+        """Return where stand-ins are in the target, and which; None for one too many."""
+        found: dict[Range, int | None] = {}
+        numbers: dict[str, list[int]] = {}
+        for number, each in enumerate(self._masked.stand_ins):
+            numbers.setdefault(each.surrogate, []).append(number)
+        for surrogate in sorted(numbers, key=len, reverse=True):
+            own = numbers[surrogate]
+            is_term = self._masked.stand_ins[own[0]].is_term
+            places = _search(self._target, surrogate, len(own), is_term, list(found))
+            places.sort(key=lambda place: -self._weight(place, own))
+            kept = sorted(places[: len(own)])
+            found |= dict(zip(kept, own, strict=False))
+            if not is_term:
+                found |= dict.fromkeys(places[len(own) :])
+        return found
+
+    def _weight(self, place: Range, own: Sequence[int]) -> float:
+        row = self._attention.row(*place)
+        return max(row[self._own[number]] for number in own)
+
+    def _pieces(self, occurrences: dict[Range, int | None]) -> Iterator[_Piece]:
+        """Cut the target into words, signs, white space and stand-ins; drop those too many."""
+        kept: list[_Piece] = []
+        read = 0
+        for place in sorted(occurrences):
+            kept += self._plain(read, place[0])
+            number, read = occurrences[place], place[1]
+            if number is not None:
+                kept.append(_Piece(self._target[slice(*place)], self._certain(number), number))
+            elif kept and kept[-1].row is None:
+                kept.pop()
+            elif self._target[read : read + 1].isspace():
+                read += 1
+        return iter([*kept, *self._plain(read, len(self._target))])
+
+    def _plain(self, start: int, end: int) -> Iterator[_Piece]:
+        text, read = self._target[start:end], 0
+        for first, last in words(text):
+            if read < first:
+                yield _Piece(text[read:first], None)
+            yield from self._split(text[first:last], start + first)
+            read = last
+        if read < len(text):
+            yield _Piece(text[read:], None)
+
+    def _split(self, word: str, start: int) -> Iterator[_Piece]:
+        """Yield a word, in parts where a tag is within the same word of the source."""
+        row = self._attention.row(start, start + len(word))
+        if (sign := _SIGNS.get(word)) is not None:
+            yield _Piece(word, self._of_sign(row, self._signs.get(sign, ())))
+        elif not word[0].isalnum() and len(word) == 1:
+            yield _Piece(word, self._of_sign(row, self._signs.get(word, ())))
+        elif parts := self._equal_parts(word, row):
+            for number in parts:
+                first, last = self._words[number]
+                certain = [0.0] * len(row)
+                certain[number] = 1.0
+                yield _Piece(self._masked.text[first:last], certain)
+        else:
+            yield _Piece(word, row)
+
+    def _equal_parts(self, word: str, row: list[float]) -> range:
+        """Return the words of the source that together are this one, if it is them."""
+        if not any(row):
+            return range(0)
+        most = max(range(len(row)), key=row.__getitem__)
+        for first in range(max(0, most - 8), most + 1):
+            for last in range(most + 1, min(len(row), most + 8) + 1):
+                start, end = self._words[first][0], self._words[last - 1][1]
+                if last - first > 1 and self._masked.text[start:end] == word:
+                    return range(first, last)
+        return range(0)
+
+    def _of_sign(self, row: list[float], same: Sequence[int]) -> list[float]:
+        """Return the weights of a sign: only signs of its kind can have become it."""
+        if not same:
+            return [0.0] * len(row)
+        total = sum(row[number] for number in same)
+        kept = [0.0] * len(row)
+        for number in same:
+            kept[number] = row[number] / total if total else 1 / len(same)
+        return kept
+
+    def _certain(self, number: int) -> list[float]:
+        row = [0.0] * len(self._words)
+        row[self._own[number]] = 1.0
+        return row
+
+    def _without_spaces(self, pieces: list[_Piece]) -> list[_Piece]:
+        """Take back the spaces that were put beside stand-ins for the model only."""
+        dropped = set()
+        for place, piece in enumerate(pieces):
+            if piece.stand_in is not None:
+                each = self._masked.stand_ins[piece.stand_in]
+                dropped |= {place - 1} if each.is_joined_before else set()
+                dropped |= {place + 1} if each.is_joined_after else set()
+        return [p for i, p in enumerate(pieces) if i not in dropped or p.row is not None]
+
+    def _insert(self, pieces: list[_Piece], number: int) -> None:
+        """Put a stand-in that the target lacks where attention points to it."""
+        own = self._own[number]
+        weights = [0.0 if piece.row is None else piece.row[own] for piece in pieces]
+        place = max(range(len(pieces)), key=weights.__getitem__, default=0)
+        each, row = self._masked.stand_ins[number], self._certain(number)
+        if not any(weights):
+            place = len(pieces)
+        elif self._is_misspelt(pieces[place], each, weights[place]):
+            pieces[place] = _Piece(each.surrogate, row, number)
+            return
+        before, after = pieces[:place][-1:], pieces[place : place + 1]
+        new = [_Piece(each.surrogate, row, number)]
+        if before and _touches(before[0], -1):
+            new.insert(0, _Piece(" ", None))
+        if after and _touches(after[0], 0):
+            new.append(_Piece(" ", None))
+        pieces[place:place] = new
+
+    def _is_misspelt(self, piece: _Piece, each: StandIn, weight: float) -> bool:
+        is_alike = piece.text[:1].casefold() == each.surrogate[:1].casefold()
+        is_new = piece.text.casefold() not in self._masked.text.casefold()
+        is_free = piece.stand_in is None and not each.is_term
+        return is_free and is_alike and is_new and weight >= _COPIED
+
+    # -- tags --------------------------------------------------------------------------------
+
+    def _joined(self, pieces: Sequence[_Piece]) -> str:
+        places = Places(self._words, [piece.row for piece in pieces], self._masked.text)
+        tags: dict[int, str] = {}
+        for place, tag in placed(self._masked.tags, places):
+            tags[place] = tags.get(place, "") + tag.raw
+        texts = (tags.get(i, "") + self._written(piece) for i, piece in enumerate(pieces))
+        return "".join(texts) + tags.get(len(pieces), "")
+
+    def _written(self, piece: _Piece) -> str:
+        if piece.stand_in is not None:
+            return self._masked.stand_ins[piece.stand_in].text
+        return references.written(piece.text) if self._masked.escapes else piece.text
+
+
+def _touches(piece: _Piece, end: int) -> bool:
+    return piece.stand_in is not None or piece.text[end].isalnum()
+
+
+def _search(
+    text: str, surrogate: str, wanted: int, is_term: bool, taken: Sequence[Range]
+) -> list[Range]:
+    """Return where a stand-in is; spelt as it is and alone, or else nearly so."""
+    exact = re.escape(surrogate)
+    found: list[Range] = []
+    if not surrogate:
+        return found
+    free = list(taken)
+    for pattern, flags in (
+        (rf"(?<!\w){exact}(?!\w)", 0),
+        (rf"(?<!\w){exact}(?!\w)", re.IGNORECASE),
+        (rf"(?<!\w){exact}", re.IGNORECASE),
+        (exact if not is_term else r"(?!)", 0),
+    ):
+        for match in re.finditer(pattern, text, flags):
+            start, end = match.span()
+            if all(end <= first or last <= start for first, last in free):
+                found.append((start, end))
+                free.append((start, end))
+        if len(found) >= wanted:
+            break
+    return found
+
+
+def _source_words(masked: Masked) -> list[Range]:
+    """Return the source's words, parted at tags; a stand-in is one word."""
+    cuts = sorted({tag.at for tag in masked.tags})
+    found: list[Range] = []
+    read = 0
+    for each in (*masked.stand_ins, None):
+        end = len(masked.text) if each is None else each.start
+        for first, last in words(masked.text[read:end]):
+            start, stop = read + first, read + last
+            inner = cuts[bisect_right(cuts, start) : bisect_left(cuts, stop)]
+            found += zip([start, *inner], [*inner, stop], strict=True)
+        if each is not None:
+            found.append((each.start, each.end))
+            read = each.end
+    return found
+
+
+def _signs(text: str, places: Sequence[Range]) -> dict[str, list[int]]:
+    """Return which of the source's words are signs of each kind."""
+    found: dict[str, list[int]] = {}
+    for number, (start, end) in enumerate(places):
+        sign = text[start:end]
+        found.setdefault(_SIGNS.get(sign, sign), []).append(number)
+    return found

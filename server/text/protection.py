@@ -1,0 +1,122 @@
+"""Protection: what in a block stays as it is, or as a glossary says, rather than be worded."""
+
+from bisect import bisect_left, bisect_right
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import replace
+
+from server.text.pieces import escaped, is_loose
+from server.text.placeholders import find_placeholders
+from server.text.rules import TextRules
+from server.text.segments import Segment, Span, Tag
+from server.text.terms import find_terms
+
+
+def protect(block: Segment, rules: TextRules) -> Segment:
+    """Add spans for placeholders and for the terms of `rules`; those that it has win.
+
+    Of those that overlap the leftmost wins, then the longest. Adjacent placeholders become one
+    span. Tags within a placeholder come out within it; those within a term, at its edge.
+    """
+    if not block.is_translatable:
+        return block
+    found = [Span(start, end, "") for start, end in find_placeholders(block.text)]
+    if rules.glossary or rules.protected:
+        found += (
+            Span(term.start, term.end, term.target or "", term.target is not None)
+            for term in find_terms(block.text, rules)
+        )
+    if not found:
+        return block
+    chosen = _apart(found, block.spans)
+    return _with_spans(block, chosen)
+
+
+def _apart(found: list[Span], given: Sequence[Span]) -> Iterator[Span]:
+    """Yield those that overlap neither each other nor what is given, in order."""
+    found.sort(key=lambda span: (span.start, -span.end, not span.is_term))
+    at, ahead = 0, iter([*given, None])
+    other = next(ahead)
+    for span in found:
+        while other and other.end <= span.start:
+            other = next(ahead)
+        if span.start >= at and not (other and other.start < span.end):
+            yield span
+            at = span.end
+
+
+def _with_spans(block: Segment, chosen: Iterable[Span]) -> Segment:
+    tags = list[Tag | None](block.tags)
+    tag_ats = [tag.at for tag in block.tags]
+    spans = list[Span](block.spans)
+    for span in chosen:
+        first, last = bisect_right(tag_ats, span.start), bisect_left(tag_ats, span.end)
+        inside = block.tags[first:last]
+        if span.is_term:
+            text = escaped(span.text) if block.escapes else span.text
+        elif _is_balanced(inside):
+            text = _shown(block, span, inside)
+            tags[first:last] = [None] * len(inside)
+            inside = ()
+        else:
+            text = _shown(block, span, ())
+        moved = _at_edge(inside, span)
+        if moved is None:
+            continue
+        tags[first:last] = moved or tags[first:last]
+        spans.append(replace(span, text=text))
+    spans.sort(key=lambda span: span.start)
+    kept = tuple(tag for tag in tags if tag is not None)
+    return replace(block, spans=tuple(_joined(block.text, spans, kept)), tags=kept)
+
+
+def _is_balanced(tags: Iterable[Tag]) -> bool:
+    """Whether each tag's other half is among them."""
+    opened = list[str]()
+    for tag in tags:
+        if tag.kind == "open":
+            opened.append(tag.name)
+        elif tag.kind == "close" and (not opened or opened.pop() != tag.name):
+            return False
+    return not opened
+
+
+def _at_edge(tags: Sequence[Tag], span: Span) -> list[Tag] | None:
+    """Return tags that are within a span at its edge; None where that would part their pairs."""
+    kinds = {tag.kind for tag in tags}
+    if kinds >= {"open", "close"}:
+        return None
+    at = span.start if "open" in kinds else span.end
+    return [replace(tag, at=at) for tag in tags]
+
+
+def _shown(block: Segment, span: Span, tags: Iterable[Tag]) -> str:
+    """Return what is in a span as it was sent."""
+    parts, at = list[str](), span.start
+    for tag in tags:
+        parts += _sent(block, at, tag.at), tag.raw
+        at = tag.at
+    return "".join((*parts, _sent(block, at, span.end)))
+
+
+def _sent(block: Segment, start: int, end: int) -> str:
+    text = block.text[start:end]
+    return escaped(text) if block.escapes else text
+
+
+def _joined(text: str, spans: Sequence[Span], tags: Iterable[Tag]) -> Iterator[Span]:
+    """Make one of adjacent spans that stay as they are, where no tag stands between."""
+    tag_ats = {tag.at for tag in tags}
+    begin = 0
+    for end in range(1, len(spans) + 1):
+        if end < len(spans) and _is_one(text, spans[end - 1], spans[end], tag_ats):
+            continue
+        together = "".join(span.text for span in spans[begin:end])
+        yield replace(spans[begin], end=spans[end - 1].end, text=together)
+        begin = end
+
+
+def _is_one(text: str, left: Span, right: Span, tag_ats: Collection[int]) -> bool:
+    is_apart = left.end != right.start or right.start in tag_ats
+    return not (is_apart or left.is_term or right.is_term) and (
+        is_loose(text, left) == is_loose(text, right)
+    )
