@@ -149,7 +149,7 @@ async def loaded(settings: Settings) -> AsyncIterator[Batch]:
     Raises:
         ValueError, OSError: one line that names the model.
     """
-    limits = {"max_texts": _TEXTS, "max_characters": _LONGEST}
+    limits = {"max_texts": _TEXTS, "max_characters": _LONGEST, "max_beams": settings.slots}
     serving = Serving(settings.model_copy(update=limits), Metrics(CollectorRegistry(), __version__))
     try:
         await load_into(serving)

@@ -80,7 +80,7 @@ def plan(arguments: Sequence[str], place: Place, format: Format | None) -> list[
             "several files: say where their translations go, with --out DIR or --suffix .de"
         )
     jobs = []
-    for source, below in dict(found).items():
+    for source, below in {source.resolve(): (source, below) for source, below in found}.values():
         out, record = place.of(source, below, is_several)
         jobs.append(Job(source, out, format or _format_of(source), record))
     _verify(jobs)

@@ -157,6 +157,8 @@ def translate(
         if text and (files or out or suffix):
             raise ValueError("--text goes to standard output: leave out files, --out and --suffix")
         chosen: Format | None = None if format == "auto" else format
+        if beams and beams > settings.slots:
+            raise ValueError(f"--beams {beams} needs --slots {beams} or more")
         jobs = [] if text else plan(files or [STDIN], Place(out, suffix), chosen)
         terms = read_glossary(glossary) if glossary else ()
         rules = TextRules(glossary=terms, protected=tuple(protect or ()))

@@ -1,9 +1,12 @@
 """`stele models`, `download` and `convert`: what they print, and their errors in one line."""
 
+import io
 import json
 import shutil
+import socket
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -11,8 +14,11 @@ from safetensors.torch import load_file
 from typer.testing import CliRunner, Result
 
 from model import BUNDLED
+from server.app import create_app
 from server.cli import app
-from server.models_table import directions
+from server.models_table import directions, print_text
+from server.process import run
+from server.settings import Settings
 from tests.model.fake_hub import COMMIT, OTHER_COMMIT, FakeHub, fake_hub
 
 
@@ -191,8 +197,57 @@ def test_lines_are_translated_by_the_model_that_knows_the_pair(tmp_path: Path) -
     assert (done.exit_code, "müde" in done.stdout) == (0, True)
 
 
+def test_a_model_of_many_languages_is_described_in_80_columns() -> None:
+    codes = tuple(f"{n:03d}_Latn" for n in range(202))
+    row: dict[str, Any] = {"name": "facebook/nllb-200-distilled-600M", "architecture": "m2m_100"}
+    row |= {"parameters": 615_073_792, "precision": "bfloat16", "bytes": 2_483_000_000}
+    row |= {"max_source": 1024, "max_target": 200, "source": row["name"], "revision": "f8d3" * 10}
+    out = io.StringIO()
+    print_text([row | {"targets": dict.fromkeys(codes, codes)}], out)
+    assert max(map(len, out.getvalue().splitlines())) <= 80
+    assert "and 194 more <-> each other" in " ".join(out.getvalue().split())
+    assert "@f8d3f8d3f8d3\n" in out.getvalue()
+
+
 @pytest.mark.parametrize("command", ["serve", "models", "download", "convert", "translate"])
 def test_help_teaches(command: str) -> None:
     done = stele(command, "--help")
     assert done.exit_code == 0
     assert "organisation/name" in " ".join(done.stdout.split())
+
+
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        ("", ["stele translate --text", "stele serve --model", "stele COMMAND --help"]),
+        ("translate", ["--suffix .de", "Exit codes", "--glossary", "What is translated"]),
+        (
+            "serve",
+            ["STELE_SLOTS; default: 64", "Exit codes", "Network", "Limits", "STELE_API_KEYS"],
+        ),
+        ("models", ["stele models --json"]),
+    ],
+)
+def test_help_has_examples_groups_variables_and_defaults(command: str, words: list[str]) -> None:
+    for width in ("80", "300"):
+        arguments = [*filter(None, [command]), "--help"]
+        shown = CliRunner().invoke(app, arguments, env={"COLUMNS": width}).stdout
+        assert max(map(len, shown.splitlines())) <= int(width)
+        flat = " ".join(shown.replace("\u2502", " ").split())
+        for word in words:
+            assert word in flat or width == "80", word
+
+
+def test_a_port_that_is_taken_and_a_model_that_is_none_are_one_line(
+    capfd: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.setswitchinterval", lambda seconds: None)  # it is this process's
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port: int = taken.getsockname()[1]
+        settings = Settings(http_port=port)
+        assert run(create_app(settings), settings) == 3
+    line = f"stele: cannot listen on 127.0.0.1 port {port}: Address already in use\n"
+    assert capfd.readouterr().err == line
+    settings = Settings(http_port=0, model=(str(tmp_path),))
+    assert run(create_app(settings), settings) == 1
+    assert capfd.readouterr().err.splitlines()[-1].startswith(f"stele: {tmp_path}/config.json is")

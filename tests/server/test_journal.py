@@ -1,0 +1,90 @@
+"""What is done is kept, whatever happens then; nothing is taken for done that is not."""
+
+from pathlib import Path
+
+import pytest
+
+from server.journal import Partial, Record, digest, replace
+
+
+def partial(out: Path, key: str = "k") -> Partial:
+    return Partial(out, key)
+
+
+def test_what_was_done_is_there_again(tmp_path: Path) -> None:
+    out = tmp_path / "a.txt"
+    with partial(out) as first:
+        assert first.done == []
+        first.add([("ä\n", ()), ("b", ("cut",))])
+    with partial(out) as second:
+        assert second.done == [("ä\n", []), ("b", ["cut"])]
+        second.add([("c", ())])
+    with partial(out) as third:
+        assert [text for text, _ in third.done] == ["ä\n", "b", "c"]
+    assert not out.exists()
+
+
+@pytest.mark.parametrize("torn", [b'["c", ', b'["c", []]', b"\0\0\0\n", b'{"a\n["d", []]\n'])
+def test_a_torn_end_is_done_again(tmp_path: Path, torn: bytes) -> None:
+    out = tmp_path / "a.txt"
+    with partial(out) as first:
+        first.add([("a", ()), ("b", ())])
+    with first.path.open("ab") as file:
+        file.write(torn)
+    with partial(out) as second:
+        assert [text for text, _ in second.done] == ["a", "b"]
+        second.add([("c", ())])
+    with partial(out) as third:
+        assert [text for text, _ in third.done] == ["a", "b", "c"]
+
+
+def test_another_source_or_option_begins_anew(tmp_path: Path) -> None:
+    out = tmp_path / "a.txt"
+    with partial(out) as first:
+        first.add([("a", ())])
+    with partial(out, "other") as second:
+        assert second.done == []
+    with partial(out) as third:
+        assert third.done == []
+
+
+def test_a_file_of_that_name_that_is_not_ours_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "a.txt.partial").write_text("mine\n")
+    with pytest.raises(ValueError, match=r"a\.txt\.partial is there already, and not ours"):
+        partial(tmp_path / "a.txt")
+    assert (tmp_path / "a.txt.partial").read_text() == "mine\n"
+
+
+def test_an_output_appears_at_once_and_its_journal_goes(tmp_path: Path) -> None:
+    out = tmp_path / "a.txt"
+    with partial(out) as one:
+        one.finish("Größe\r\n", out)
+    assert out.read_bytes() == "Größe\r\n".encode()
+    assert list(tmp_path.iterdir()) == [out]
+    replace(out, "new")
+    assert list(tmp_path.iterdir()) == [out]
+
+
+def test_a_record_knows_what_was_made_from_what_and_is_as_it_was(tmp_path: Path) -> None:
+    out, path = tmp_path / "sub/a.txt", tmp_path / ".record"
+    out.parent.mkdir()
+    out.write_text("a")
+    record = Record(path)
+    assert not record.is_own(out)
+    record.add(out, "k")
+    with path.open("ab") as file:
+        file.write(b'{"torn')
+    record = Record(path)
+    assert record.is_done(out, "k")
+    assert not record.is_done(out, "other")
+    assert record.is_own(out)
+    out.write_text("edited")
+    assert not record.is_own(out)
+    assert not record.is_done(out, "k")
+    out.unlink()
+    assert not record.is_done(out, "k")
+
+
+def test_digests_tell_values_apart() -> None:
+    assert digest("a", ["b"], {"x": 1, "y": None}) == digest("a", ["b"], {"y": None, "x": 1})
+    assert len({digest("a", "b"), digest("ab"), digest(["a", "b"]), digest("a", "b", None)}) == 4
