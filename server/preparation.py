@@ -96,7 +96,12 @@ class Preparation:
         """Return a reader of the same segment whose search must bring every stand-in."""
         options = reader.request.options
         beams = min(max(options.num_beams, _FORCING_BEAMS), self._max_beams)
-        phrases = [self._tokenizer.encode_inside(each) for each in masked.phrases]
+        phrases = [
+            self._tokenizer.encode_inside(
+                each.surrogate, is_spaced=masked.text[: each.start][-1:] in ("", " ")
+            )
+            for each in masked.stand_ins
+        ]
         possible = tuple(dict.fromkeys(phrase for phrase in phrases if phrase))
         if beams == 1 or options.samples or not possible:
             return None

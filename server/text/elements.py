@@ -8,21 +8,22 @@ from server.text.nesting import Nesting
 from server.text.rules import TextRules
 
 # What the html standard displays as a block, a list item or a part of a table, and controls.
-_BLOCKS = frozenset(
-    "address article aside base blockquote body br button caption center col colgroup dd details "
-    "dialog dir div dl dt fieldset figcaption figure footer form frame frameset h1 h2 h3 h4 h5 h6 "
-    "head header hgroup hr html legend li link listing main menu meta nav noframes noscript "
-    "optgroup option p plaintext pre script search section select style summary table tbody td "
-    "template textarea tfoot th thead title tr ul ol xmp".split()
-)
-# Programs and what they say, drawings, media, forms' values.
-_UNTOUCHED = frozenset(
-    "applet audio canvas code embed iframe kbd listing math noembed object plaintext pre samp "
-    "script style svg template textarea var video xmp".split()
-)
-_WORDLESS = frozenset(
-    "applet audio canvas embed iframe math object script style svg template video".split()
-)
+_BLOCK_NAMES = """
+address article aside base blockquote body br button caption center col colgroup dd details dialog
+dir div dl dt fieldset figcaption figure footer form frame frameset h1 h2 h3 h4 h5 h6 head header
+hgroup hr html legend li link listing main menu meta nav noframes noscript optgroup option p
+plaintext pre script search section select style summary table tbody td template textarea tfoot th
+thead title tr ul ol xmp
+"""
+_WORDLESS_NAMES = """
+applet audio canvas embed iframe math object script style svg template video
+"""
+_CODE_NAMES = """
+code kbd listing noembed plaintext pre samp textarea var xmp
+"""
+_BLOCKS = frozenset(_BLOCK_NAMES.split())
+_WORDLESS = frozenset(_WORDLESS_NAMES.split())
+_UNTOUCHED = _WORDLESS | frozenset(_CODE_NAMES.split())
 _TABLE = frozenset({"tbody", "tfoot", "thead"})
 _ENDED_BY = {  # elements whose end tag may be left out, and what starts behind them then
     "p": _BLOCKS

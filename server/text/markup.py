@@ -208,7 +208,7 @@ def _read(items: Sequence[_Item]) -> Segment:
     for item in items:
         token = item.token
         if not item.is_text and item.words is None:
-            kind = "void" if token.kind in ("text", "other") else token.kind
+            kind = token.kind if token.kind in ("open", "close") else "void"
             tags.append(Tag(len(text), token.raw, kind, token.name))
             continue
         words = _SPACE.sub(" ", references.read(token.raw if item.words is None else item.words))

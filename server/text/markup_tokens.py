@@ -12,9 +12,8 @@ _RESTARTS = 100
 _NAME = re.compile(r"</?\s*([^\s/>]+)")
 _IS_MARKUP = re.compile(r"<[A-Za-z/!?]")
 _SKIPPED = re.compile(r"(?:</>)+\Z")  # end tags without a name are passed over in silence
-_VOID = frozenset(
-    "area base br col embed frame hr img input link meta param source track wbr".split()
-)
+_VOID_NAMES = "area base br col embed frame hr img input link meta param source track wbr"
+_VOID = frozenset(_VOID_NAMES.split())
 _FOREIGN = frozenset({"svg", "math"})  # within html, `<svg/>` is whole
 
 
@@ -41,8 +40,8 @@ class _Found(HTMLParser):
     def __init__(self, text: str, *, is_html: bool) -> None:
         super().__init__(convert_charrefs=True)  # else it stops at some references
         if not is_html:
-            self.CDATA_CONTENT_ELEMENTS = ()
-            self.RCDATA_CONTENT_ELEMENTS = ()  # type: ignore[assignment,unused-ignore]
+            for kind in ("CDATA_CONTENT_ELEMENTS", "RCDATA_CONTENT_ELEMENTS"):
+                setattr(self, kind, ())  # every element of xml is markup
         self._is_html = is_html
         self._lines = [0, *accumulate(len(line) + 1 for line in text.split("\n"))]
         self.found: list[tuple[int, Token]] = []
@@ -85,7 +84,14 @@ class _Found(HTMLParser):
     def handle_comment(self, data: str) -> None:
         self._note("other")
 
-    handle_decl = handle_pi = unknown_decl = handle_comment
+    def handle_decl(self, decl: str) -> None:
+        self._note("other")
+
+    def handle_pi(self, data: str) -> None:
+        self._note("other")
+
+    def unknown_decl(self, data: str) -> None:
+        self._note("other")
 
 
 def tokens(text: str, markup: Literal["html", "xml"]) -> list[Token]:

@@ -65,7 +65,7 @@ def mask(segment: Segment, writes: Callable[[str], bool]) -> Masked:
     spans = _joined(spans, tags)
     terms = [_term(span, segment.escapes) for span in spans]
     codes = _codes(segment.text, [term for term in terms if term], writes)
-    text, stand_ins, moved, read = "", list[StandIn](), list[Tag](), 0
+    text, stand_ins, read = "", list[StandIn](), 0
     for span, term in zip(spans, terms, strict=True):
         text += segment.text[read : span.start]
         surrogate = term if term and writes(term) else next(codes)
@@ -78,7 +78,7 @@ def mask(segment: Segment, writes: Callable[[str], bool]) -> Masked:
         stand_ins.append(StandIn(start, end, surrogate, span.text, is_term, before, after))
         read = span.end
     text += segment.text[read:]
-    moved = _moved(tags, spans, stand_ins)
+    moved = tuple(_moved(tags, spans, stand_ins))
     return Masked(text, tuple(stand_ins), moved, segment.escapes)
 
 
@@ -161,9 +161,7 @@ def _with_tags(span: Span, segment: Segment, tags: Sequence[Tag]) -> str:
     return raw + writes(segment.text[read : span.end])
 
 
-def _moved(
-    tags: Sequence[Tag], spans: Sequence[Span], stand_ins: Sequence[StandIn]
-) -> tuple[Tag, ...]:
+def _moved(tags: Sequence[Tag], spans: Sequence[Span], stand_ins: Sequence[StandIn]) -> list[Tag]:
     """Return the tags at their places in the masked text.
 
     At the edge of a span that was given a space, end tags stay on the left of it.
@@ -191,4 +189,4 @@ def _moved(
         for tag in group:
             has_begun |= tag.kind != "close"
             moved.append(replace(tag, at=right if has_begun else left))
-    return tuple(moved)
+    return moved

@@ -17,24 +17,21 @@ class Node:
     """An element of the segment, or a tag alone.
 
     Attributes:
-        tags: the start tag and the end tag, one tag, or none for the segment itself.
+        tags: numbers of the start tag and the end tag, of one tag, or none for the segment itself.
         start, end: characters of the source that it holds.
+        is_unpaired: whether it opens or closes what is not closed or opened in the segment.
     """
 
-    tags: tuple[Tag, ...]
+    tags: tuple[int, ...]
     start: int
     end: int
+    is_unpaired: bool = False
     children: list["Node"] = field(default_factory=list)
-
-    @property
-    def is_unpaired(self) -> bool:
-        """Whether it opens or closes what is not closed or opened in the segment."""
-        return len(self.tags) == 1 and self.tags[0].kind != "void"
 
 
 def tree(tags: Sequence[Tag], length: int) -> Node:
     """Return the segment with what is in it; `length` is its text's, in characters."""
-    closes = pairs([(tag.kind, tag.name) for tag in tags])
+    closes = _pairs(tags)
     root = Node((), 0, length)
     path, ends = [root], [len(tags)]
     for number, tag in enumerate(tags):
@@ -43,13 +40,34 @@ def tree(tags: Sequence[Tag], length: int) -> Node:
             ends.pop()
             continue
         close = closes.get(number)
-        both = (tag,) if close is None else (tag, tags[close])
-        node = Node(both, tag.at, both[-1].at)
+        if close is None:
+            node = Node((number,), tag.at, tag.at, is_unpaired=tag.kind != "void")
+            path[-1].children.append(node)
+            continue
+        node = Node((number, close), tag.at, tags[close].at)
         path[-1].children.append(node)
-        if close is not None:
-            path.append(node)
-            ends.append(close)
+        path.append(node)
+        ends.append(close)
     return root
+
+
+def _pairs(tags: Sequence[Tag]) -> dict[int, int]:
+    return pairs([(tag.kind, tag.name) for tag in tags])
+
+
+def placed(tags: Sequence[Tag], places: "Places") -> list[tuple[int, Tag]]:
+    """Return before which piece of the target each tag goes, in their new order.
+
+    Where start or end tags are without their others, elements must not change their order: they
+    could then end where they did not.
+    """
+    found = places.found(tree(tags, len(places.source)))
+    order = [number for number, _ in found]
+    closes = {order[start]: order[end] for start, end in _pairs([tags[i] for i in order]).items()}
+    if closes != _pairs(tags):
+        at = dict(found)
+        found = list(enumerate(accumulate((at[number] for number in range(len(tags))), max)))
+    return [(place, tags[number]) for number, place in found]
 
 
 class Places:
@@ -69,22 +87,22 @@ class Places:
                 for white space.
             source: the source's text.
         """
-        self._words, self._source = words, source
+        self._words, self.source = words, source
         self._rows = rows
         self._sums = [None if row is None else [0.0, *accumulate(row)] for row in rows]
 
-    def found(self, root: Node) -> dict[int, list[Tag]]:
-        """Return the tags before each piece, in order; those at the end behind the last one."""
+    def found(self, root: Node) -> list[tuple[int, int]]:
+        """Return (number of a tag, piece that it goes before), in their new order."""
         ranges = {id(root): (0, len(self._rows))}
-        order: dict[int, list[Tag]] = {}
+        order: list[tuple[int, int]] = []
         todo: list[tuple[Node, bool]] = [(root, False)]
         while todo:
             node, is_done = todo.pop()
             low, high = ranges[id(node)]
             if is_done:
-                order.setdefault(high, []).extend(node.tags[1:])
+                order += [(number, high) for number in node.tags[1:]]
                 continue
-            order.setdefault(low, []).extend(node.tags[:1])
+            order += [(number, low) for number in node.tags[:1]]
             places = self._children(node, low, high)
             ranges |= {id(child): place for child, place in zip(node.children, places, strict=True)}
             todo.append((node, True))
@@ -110,13 +128,15 @@ class Places:
             if place is not None:
                 places[i] = place = self._with_space(parent.children[i], place, taken, low, high)
                 taken.append(place)
-        least = low
+        least, last, at = low, low, -1  # of unpaired tags, which stay in order; of the last point
         for i, child in enumerate(parent.children):
             if places[i] is None:
                 floor = least if child.is_unpaired else low
-                point = self._point(child, taken, floor, high)
-                least = point if child.is_unpaired else least
-                places[i] = (point, point)
+                is_beside = at == child.start and last >= floor
+                last = last if is_beside else self._point(child, taken, floor, high)
+                least = last if child.is_unpaired else least
+                at = child.end
+                places[i] = (last, last)
         return [place for place in places if place is not None]
 
     def _held(self, node: Node) -> Range:
@@ -167,9 +187,9 @@ class Places:
         """Let an element hold the space beside its words if it does in the source."""
         start, end = place
         free = next(gap for gap in _gaps(taken, low, high) if gap[0] <= start and end <= gap[1])
-        if self._source[node.start : node.start + 1].isspace() and start > free[0]:
+        if self.source[node.start : node.start + 1].isspace() and start > free[0]:
             start -= self._sums[start - 1] is None
-        if self._source[node.end - 1 : node.end].isspace() and end < free[1]:
+        if self.source[node.end - 1 : node.end].isspace() and end < free[1]:
             end += self._sums[end] is None
         return start, end
 
@@ -185,7 +205,7 @@ class Places:
         following = sum(start < node.start for start, _ in self._words)
         ends = [end for _, end in self._words[:following]]
         touches = bool(ends) and ends[-1] == node.start
-        is_apart = self._source[node.start : node.start + 1].strip() == ""
+        is_apart = self.source[node.start : node.start + 1].strip() == ""
         if following == len(self._words) or (touches and is_apart):
             if following == len(self._words) and not touches:
                 return high
@@ -203,7 +223,6 @@ class Places:
     def _split(self, node: Node, low: int, high: int) -> int:
         """Return the place that best parts what is before the tag from what is behind it."""
         before = (0, sum(end <= node.start for _, end in self._words))
-        is_close = node.tags[0].kind == "close"
         if before[1] == len(self._words):
             return high
         if before[1] == 0:
@@ -217,8 +236,8 @@ class Places:
             cost += 1 - 2 * inside
             if cost < best:
                 best, place = cost, piece + 1
-        is_space = place < high and self._rows[place] is None
-        return place + (is_space and not is_close and place > low)
+        is_apart = self.source[node.start - 1].isspace()
+        return place + (is_apart and low < place < high and self._rows[place] is None)
 
 
 def _gaps(taken: Sequence[Range], low: int, high: int) -> list[Range]:

@@ -1,28 +1,28 @@
 """Projection: spans and inline tags of a segment put into its target, each exactly once."""
 
 import re
-from collections import Counter
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from server.text import references
 from server.text.alignment import Attention, Range, token_ranges, words
 from server.text.masking import Masked, StandIn
-from server.text.placing import Places, tree
+from server.text.placing import Places, placed
 
-_SIGNS = {
+_SIGNS = {  # signs that may become one another
     sign: group
     for group in (
-        "\"'„“”‚‘’«»‹›「」『』",
-        ".。।۔",
-        ",，、،",
-        "?？؟",
-        "!！",
-        ":：",
-        ";；",
-        "-–—―",
-        "(（",
-        ")）",
+        "\"'\u201e\u201c\u201d\u201a\u2018\u2019\u00ab\u00bb\u2039\u203a\u300c\u300d\u300e\u300f",
+        ".\u3002\u0964\u06d4",
+        ",\uff0c\u3001\u060c",
+        "?\uff1f\u061f",
+        "!\uff01",
+        ":\uff1a",
+        ";\uff1b",
+        "-\u2013\u2014\u2015",
+        "(\uff08",
+        ")\uff09",
     )
     for sign in group
 }
@@ -227,14 +227,12 @@ class _Restorer:
     # -- tags --------------------------------------------------------------------------------
 
     def _joined(self, pieces: Sequence[_Piece]) -> str:
-        root = tree(self._masked.tags, len(self._masked.text))
         places = Places(self._words, [piece.row for piece in pieces], self._masked.text)
-        tags = places.found(root)
-        text = ""
-        for place, piece in enumerate(pieces):
-            text += "".join(tag.raw for tag in tags.get(place, ()))
-            text += self._written(piece)
-        return text + "".join(tag.raw for tag in tags.get(len(pieces), ()))
+        tags: dict[int, str] = {}
+        for place, tag in placed(self._masked.tags, places):
+            tags[place] = tags.get(place, "") + tag.raw
+        texts = (tags.get(i, "") + self._written(piece) for i, piece in enumerate(pieces))
+        return "".join(texts) + tags.get(len(pieces), "")
 
     def _written(self, piece: _Piece) -> str:
         if piece.stand_in is not None:
@@ -273,16 +271,19 @@ def _search(
 
 def _source_words(masked: Masked) -> list[Range]:
     """Return the source's words, parted at tags; a stand-in is one word."""
-    whole = {place for each in masked.stand_ins for place in range(each.start + 1, each.end)}
-    edges = {each.start for each in masked.stand_ins} | {each.end for each in masked.stand_ins}
-    cuts = edges | {tag.at for tag in masked.tags} - whole
-    found: list[Range] = [(each.start, each.end) for each in masked.stand_ins]
-    for start, end in words(masked.text):
-        inner = sorted(cut for cut in cuts if start < cut < end)
-        parts = zip([start, *inner], [*inner, end], strict=True)
-        found += [part for part in parts if part[0] not in whole and part not in found]
-    own = {each.start: each.end for each in masked.stand_ins}
-    return sorted(part for part in found if own.get(part[0], part[1]) == part[1])
+    cuts = sorted({tag.at for tag in masked.tags})
+    found: list[Range] = []
+    read = 0
+    for each in (*masked.stand_ins, None):
+        end = len(masked.text) if each is None else each.start
+        for first, last in words(masked.text[read:end]):
+            start, stop = read + first, read + last
+            inner = cuts[bisect_right(cuts, start) : bisect_left(cuts, stop)]
+            found += zip([start, *inner], [*inner, stop], strict=True)
+        if each is not None:
+            found.append((each.start, each.end))
+            read = each.end
+    return found
 
 
 def _signs(text: str, places: Sequence[Range]) -> dict[str, list[int]]:

@@ -18,6 +18,7 @@ from server.errors import QueueFull
 from server.routes.translate import list_languages
 from server.routes.translate_fields import DetectRequest, TranslateRequest
 from server.routing import prepare
+from server.text import documents
 from server.text.languages import closest
 from tests.server.live import Live, serve
 
@@ -214,6 +215,18 @@ def test_terms_are_fields_of_a_translation_and_of_its_stream(live: Live) -> None
     assert TranslateRequest(**BODY).rules.markup is None
 
 
+def test_terms_come_out_as_asked_for_in_text_in_html_and_in_streams(live: Live) -> None:
+    asked = BODY | {"q": "Where is the station?", "glossary": {"station": "Hauptbahnhof"}}
+    plain = live.post("/translate", asked).json()
+    assert plain["translatedText"].count("Hauptbahnhof") == 1
+    assert plain["translatedText"] in live.post("/translate/stream", asked).text
+    html = live.post("/translate", asked | {"format": "html"}).json()
+    assert html["translatedText"] == plain["translatedText"]
+    kept = BODY | {"q": ["Where is the ACME Rocket?"], "protected": ["ACME Rocket"]}
+    (text,) = live.post("/translate", kept).json()["translatedText"]
+    assert text.count("ACME Rocket") == 1
+
+
 # -- languages -------------------------------------------------------------------------------
 
 
@@ -352,7 +365,7 @@ def test_settings_hold_all_that_libretranslates_hold_and_are_true(live: Live) ->
             "target": {"code": "de", "name": "German"},
         },
         "suggestions": False,
-        "supportedFilesFormat": [".txt", ".text", ".html", ".htm", ".xhtml", ".srt", ".vtt"],
+        "supportedFilesFormat": list(documents.EXTENSIONS),
     }
 
 
@@ -534,6 +547,8 @@ def test_files_that_cannot_be_served_are_refused_in_libretranslates_words(live: 
     latin = refused(upload(live, "a.txt", "12 ü".encode("latin-1")))
     assert latin == "Invalid request: the file is not UTF-8 (byte 3); save it as UTF-8"
     assert "not a field" in refused(upload(live, "a.txt", b"12", format="html"))
+    timed = b"WEBVTT\n\n00:01.000 --> 00:02.000\n<c.red>I am</c> tired.\n"
+    assert "4" in refused(upload(live, "a.vtt", timed))  # the line
 
 
 def test_a_form_holds_one_file_and_only_where_files_are_read(live: Live) -> None:

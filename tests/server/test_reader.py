@@ -81,6 +81,20 @@ def test_alignments_are_read_also_where_a_stop_string_ended_the_text() -> None:
     assert subject.aligned.weights == ((1.0, 0.0), (0.5, 0.5))
 
 
+def test_what_was_forced_is_taken_only_where_it_is_better() -> None:
+    first, forced = reader(), reader(num_beams=2)
+    first.text, first.finish, first.misplaced = "one", "stop", ("x", "y")
+    forced.text, forced.finish, forced.misplaced = "two", "stop", ("x", "y")
+    first.adopt(forced)
+    assert (first.text, first.misplaced) == ("one", ("x", "y"))
+
+    better = reader(num_beams=2)
+    better.text, better.finish, better.misplaced = "three", "stop", ("x",)
+    first.adopt(better)
+    assert first.text == "three"
+    assert len(first.misplaced) == 1
+
+
 def test_hypotheses_are_read_only_where_several_were_asked_for() -> None:
     found = (Hypothesis(ids("ab"), -1.0, "stop", (0.0, 0.0), ()),)
     single, several = reader(num_beams=2), reader(num_beams=2, num_hypotheses=2)

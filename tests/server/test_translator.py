@@ -39,6 +39,8 @@ class Letters:
         return (*[LETTERS.index(letter) for letter in text], EOS)
 
     def encode_inside(self, text: str, *, is_spaced: bool = True) -> tuple[int, ...] | None:
+        if not set(text) <= set(LETTERS):
+            return None
         return self.encode_target(" " * is_spaced + text) or None
 
     def encode_target(self, text: str) -> tuple[int, ...]:
@@ -114,7 +116,7 @@ def translated(
     return asyncio.run(run())
 
 
-def build(runner: EchoRunner, model: Card | None = None) -> Translator:
+def build(runner: EchoRunner, model: Card | None = None, max_beams: int = 8) -> Translator:
     def engine(publish: Callable[[Sequence[Update]], None]) -> Engine:
         return Engine(
             runner,
@@ -126,7 +128,9 @@ def build(runner: EchoRunner, model: Card | None = None) -> Translator:
         )
 
     model = model or card()
-    return Translator(model, Letters(), engine, max_texts=9, max_characters=500, max_beams=8)
+    return Translator(
+        model, Letters(), engine, max_texts=9, max_characters=500, max_beams=max_beams
+    )
 
 
 def test_deltas_come_in_reading_order_and_concatenate_to_the_results() -> None:

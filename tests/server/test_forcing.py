@@ -1,0 +1,121 @@
+"""What a model leaves out is decoded once more, forced; whatever happens, it is in the answer."""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from types import MappingProxyType
+
+import pytest
+
+from model import Arrival
+from server.decoding_fields import DecodingFields
+from server.preparation import Wishes
+from server.reading import Delta
+from server.results import Result
+from server.text.rules import PLAIN, TextRules
+from tests.server.fakes import EchoRunner
+from tests.server.test_translator import LETTERS, build
+
+HTML = TextRules(markup="html")
+
+
+class Forgetful(EchoRunner):
+    """Repeats all but capital letters, which are in the target only where they are forced."""
+
+    forgets = frozenset(map(LETTERS.index, "ABCDEFGHIJKLMNOPQRSTUVWXYZ"))
+    searches = 0
+
+    def admit(self, arrivals: Sequence[Arrival]) -> None:
+        self.searches += sum(bool(arrival.options.phrases) for arrival in arrivals)
+        super().admit([self._forgotten(arrival) for arrival in arrivals])
+
+    def _forgotten(self, arrival: Arrival) -> Arrival:
+        if arrival.options.phrases:
+            return arrival
+        left = tuple(token for token in arrival.source if token not in self.forgets)
+        return replace(arrival, source=left)
+
+
+def translated(
+    text: str,
+    runner: EchoRunner,
+    *,
+    rules: TextRules = PLAIN,
+    max_beams: int = 8,
+    fields: Mapping[str, float] = MappingProxyType({}),
+) -> tuple[list[Delta], Result]:
+    async def run() -> tuple[list[Delta], Result]:
+        translator = build(runner, max_beams=max_beams)
+        translator.engine.start()
+        try:
+            reading = await translator.translate(
+                [text],
+                "en",
+                "de",
+                DecodingFields.model_validate(fields),
+                Wishes(streams=True),
+                rules=rules,
+                timeout_s=30,
+            )
+            async with reading:
+                deltas = [delta async for delta in reading.deltas()]
+                return deltas, reading.results()[0]
+        finally:
+            await asyncio.to_thread(translator.engine.stop)
+
+    return asyncio.run(run())
+
+
+LEFT_OUT = (
+    "segment 0: the model left out '{name}'; it was put where attention points, so check its place"
+)
+
+
+def test_what_is_left_out_is_forced_and_streams_with_its_segment() -> None:
+    runner = Forgetful()
+    deltas, result = translated("so {name} is here. and you?", runner)
+
+    assert (result.text, result.warnings, runner.searches) == ("so {name} is here. and you?", (), 1)
+    assert [delta.text for delta in deltas][:2] == ["so {name} is here.", " "]
+    assert "".join(delta.text for delta in deltas) == result.text
+
+
+def test_what_the_model_copies_is_not_forced() -> None:
+    runner = Forgetful()
+    runner.forgets = frozenset()
+    _, result = translated("so {name} is here.", runner)
+    assert (result.text, result.warnings, runner.searches) == ("so {name} is here.", (), 0)
+
+
+@pytest.mark.parametrize(
+    ("max_beams", "fields"), [(1, {}), (8, {"temperature": 1.0}), (8, {"max_new_tokens": 2})]
+)
+def test_where_nothing_can_be_forced_it_is_in_the_text_and_a_warning_says_so(
+    max_beams: int, fields: dict[str, float]
+) -> None:
+    _, result = translated("is {name} here?", Forgetful(), max_beams=max_beams, fields=fields)
+    assert result.text.count("{name}") == 1
+    assert LEFT_OUT in result.warnings
+
+
+def test_a_search_that_fails_costs_a_warning_and_not_the_text() -> None:
+    capitals = Forgetful.forgets
+    runner = Forgetful(lambda call, number, tokens: call == "launch" and bool(capitals & {*tokens}))
+    _, result = translated("is {name} here?", runner)
+    assert result.text.count("{name}") == 1
+    assert LEFT_OUT in result.warnings
+
+
+def test_tags_and_references_are_put_into_what_comes_out() -> None:
+    text = "<p>so <b>are</b> you.</p>\n<p>me, t&#111;o?</p>"
+    deltas, result = translated(text, EchoRunner(), rules=HTML)
+    assert result.text.count("<b>") == result.text.count("</b>") == 1
+    assert result.text.startswith("<p>")
+    assert result.text.endswith("</p>\n<p>me, too?</p>")
+    assert "".join(delta.text for delta in deltas) == result.text
+
+
+def test_the_usage_and_finish_are_those_of_the_text_that_was_taken() -> None:
+    _, result = translated("so {name} is here.", Forgetful())
+    assert result.finish == "stop"
+    assert result.usage.target_tokens == len("so CD is here.")
