@@ -116,10 +116,10 @@ class TranslateFields(BaseModel):
                 f"'formality' is not supported for given 'target_lang': no model here has one; "
                 f"send prefer_{self.formality} or default"
             )
-        for name in (*_TAGS, "outline_detection"):
+        for name in _TAGS:
             if self.tag_handling is None and getattr(self, name):
                 raise InvalidRequest(f"{name} has no effect without tag_handling; send html or xml")
-        if self.outline_detection is not None and self.tag_handling == "html":
+        if self.outline_detection is False and self.tag_handling == "html":
             raise InvalidRequest("outline_detection has no effect on html; send it with xml")
 
     @property

@@ -44,19 +44,25 @@ class Completion:
 
 @dataclass(slots=True)
 class Logprobs:
-    """The scores of chosen tokens, and where in each choice's text they are."""
+    """The scores of chosen tokens, as the model has them, and where in each choice they are.
 
-    _offsets: Counter[int] = field(default_factory=Counter)
+    A segment's tokens are counted from where it begins: what stands in for a placeholder may be
+    longer or shorter than it.
+    """
+
+    _told: Counter[int] = field(default_factory=Counter)  # characters, by choice
+    _places: dict[tuple[int, int], int] = field(default_factory=dict)  # of what comes next
 
     def of(self, delta: Delta) -> dict[str, Any]:
         """Describe the tokens of a delta; call it for every delta, in order."""
-        chosen = [token for token in delta.tokens if not token.is_special]
-        offsets = []
+        segment = (delta.text_index, delta.segment)
+        place = self._places.get(segment, self._told[delta.text_index])
+        chosen, offsets = [token for token in delta.tokens if not token.is_special], []
         for token in chosen:
-            offsets.append(self._offsets[delta.text_index])
-            self._offsets[delta.text_index] += len(token.text)
-        if not delta.tokens:  # what stands between sentences is text without tokens
-            self._offsets[delta.text_index] += len(delta.text)
+            offsets.append(place)
+            place += len(token.text)
+        self._places[segment] = place
+        self._told[delta.text_index] += len(delta.text)
         return {
             "tokens": [token.text for token in chosen],
             "token_logprobs": [round(token.score, 6) for token in chosen],

@@ -7,6 +7,7 @@ from typing import Any
 import deepl
 import httpx
 import pytest
+from deepl.__main__ import main
 
 from model import Model
 from server.routes.deepl_fields import TranslateFields
@@ -131,6 +132,19 @@ def test_its_client_is_told_which_language_is_not_supported(client: deepl.DeepLC
         client.translate_text(SOURCE, source_lang="JA", target_lang="DE")
     with pytest.raises(deepl.DeepLException, match="'formality' is not supported"):
         client.translate_text(SOURCE, target_lang="DE", formality=deepl.Formality.MORE)
+
+
+def test_its_command_line_translates(
+    live: Live, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    where = ["deepl", "--auth-key", "any", "--server-url", live.url]
+    monkeypatch.setattr("sys.argv", [*where, "text", "--to", "DE", SOURCE])
+    main()  # type: ignore[no-untyped-call]
+    assert capsys.readouterr().out.strip() == TRANSLATION
+    tagged = ["text", "--to", "DE", "--tag-handling", "html", "I am tired."]
+    monkeypatch.setattr("sys.argv", [*where, *tagged])
+    main()  # type: ignore[no-untyped-call]
+    assert capsys.readouterr().out.strip() == TRANSLATION
 
 
 def test_keys_are_accepted_where_deepls_clients_put_them(bundled: Model) -> None:

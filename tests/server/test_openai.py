@@ -139,6 +139,16 @@ def test_its_client_gets_the_scores_of_the_chosen_tokens(client: openai.OpenAI) 
     assert pieces == done.choices[0].logprobs.tokens  # type: ignore[union-attr]
 
 
+def test_the_offsets_of_a_sentence_are_right_after_a_placeholder(live: Live) -> None:
+    prompt = "I like {a_rather_long_name}. I am tired."
+    (choice,) = ask(live, prompt=prompt, logprobs=0, **PAIR).json()["choices"]
+    assert choice["text"].endswith(" " + TRANSLATION)
+    found = choice["logprobs"]
+    assert found["tokens"][-4:] == ["Ich", " bin", " müde", "."]
+    for token, offset in zip(found["tokens"][-4:], found["text_offset"][-4:], strict=True):
+        assert choice["text"][offset:].startswith(token)
+
+
 def chunks_of_logprobs(client: openai.OpenAI) -> list[str]:
     stream = client.completions.create(
         model="en-de", prompt=TEXTS, logprobs=0, stream=True, extra_body=PAIR
