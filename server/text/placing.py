@@ -1,5 +1,6 @@
 """Placing: where a segment's inline tags go among the words of its target."""
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
@@ -20,12 +21,14 @@ class Node:
         tags: numbers of the start tag and the end tag, of one tag, or none for the segment itself.
         start, end: characters of the source that it holds.
         is_unpaired: whether it opens or closes what is not closed or opened in the segment.
+        is_end: whether it is an end tag alone.
     """
 
     tags: tuple[int, ...]
     start: int
     end: int
     is_unpaired: bool = False
+    is_end: bool = False
     children: list["Node"] = field(default_factory=list)
 
 
@@ -41,7 +44,8 @@ def tree(tags: Sequence[Tag], length: int) -> Node:
             continue
         close = closes.get(number)
         if close is None:
-            node = Node((number,), tag.at, tag.at, is_unpaired=tag.kind != "void")
+            is_unpaired, is_end = tag.kind != "void", tag.kind == "close"
+            node = Node((number,), tag.at, tag.at, is_unpaired, is_end)
             path[-1].children.append(node)
             continue
         node = Node((number, close), tag.at, tags[close].at)
@@ -87,7 +91,8 @@ class Places:
                 for white space.
             source: the source's text.
         """
-        self._words, self.source = words, source
+        self._starts, self._ends = [start for start, _ in words], [end for _, end in words]
+        self.source = source
         self._rows = rows
         self._sums = [None if row is None else [0.0, *accumulate(row)] for row in rows]
 
@@ -143,9 +148,8 @@ class Places:
         """Return which words of the source a node holds; a tag alone holds none."""
         if len(node.tags) == 1:
             return (0, 0)
-        first = sum(end <= node.start for _, end in self._words)
-        last = sum(start < node.end for start, _ in self._words)
-        return (first, max(first, last))
+        first = bisect_right(self._ends, node.start)
+        return (first, max(first, bisect_left(self._starts, node.end)))
 
     def _inside(self, piece: int, held: Range) -> float | None:
         """Return how much of a piece's attention is on `held`; None where it tells nothing."""
@@ -207,9 +211,9 @@ class Places:
     def _beside(self, node: Node, parent: Node, low: int, high: int) -> int:
         """Return the place before what the next word became, or behind what it touches."""
         first, last = self._held(parent)
-        following = sum(start < node.start for start, _ in self._words)
-        touches = following > first and self._words[following - 1][1] == node.start
-        is_apart = not self.source[node.start : node.start + 1].strip()
+        following = bisect_left(self._starts, node.end)
+        touches = following > first and self._ends[following - 1] == node.end
+        is_apart = not self.source[node.end : node.end + 1].strip()
         before = self._reader(following - 1, low, high) if following > first else None
         after = self._reader(following, low, high) if following < last else None
         if before is not None and (after is None or (touches and is_apart)):
@@ -225,9 +229,12 @@ class Places:
         return -piece if most > 0 else None
 
     def _split(self, node: Node, low: int, high: int) -> int:
-        """Return the place that best parts what is before the tag from what is behind it."""
-        before = (0, sum(end <= node.start for _, end in self._words))
-        if before[1] == len(self._words):
+        """Return the place that best parts what is before the tag from what is behind it.
+
+        Of equal ones the first, where the tag stands before its words, as start tags do.
+        """
+        before = (0, bisect_right(self._ends, node.start))
+        if before[1] == len(self._ends):
             return high
         if before[1] == 0:
             return low
@@ -238,7 +245,7 @@ class Places:
             if inside is None:
                 continue
             cost += 1 - 2 * inside
-            if cost < best:
+            if cost < best or (cost == best and node.is_end):
                 best, place = cost, piece + 1
         is_apart = self.source[node.start - 1].isspace()
         return place + (is_apart and low < place < high and self._rows[place] is None)
