@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from server.text import references
 from server.text.cutting import cut
-from server.text.pieces import escaped
 from server.text.protection import protect
 from server.text.rules import PLAIN, TextRules
 from server.text.segmentation import clauses, lines, sentences
@@ -32,7 +32,9 @@ def shown(piece: Segment) -> str:
     for stop in sorted({len(piece.text), *(s.start for s in piece.spans), *(t.at for t in tags)}):
         if stop < at:
             continue
-        parts.append(escaped(piece.text[at:stop]) if piece.escapes else piece.text[at:stop])
+        parts.append(
+            references.written(piece.text[at:stop]) if piece.escapes else piece.text[at:stop]
+        )
         at = stop
         parts += [tag.raw for tag in tags if tag.at == stop]
         for span in piece.spans:
