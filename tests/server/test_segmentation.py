@@ -1,5 +1,6 @@
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Literal
 
 import pytest
 from hypothesis import given, settings
@@ -350,7 +351,9 @@ def blocks(draw: st.DrawFn) -> Segment:
         if text[start:end] == text[start:end].strip()
     )
     ats = sorted(draw(st.lists(places, max_size=6)))
-    kinds = st.sampled_from(["open", "close", "void"])
+    kinds: st.SearchStrategy[Literal["open", "close", "void"]] = st.sampled_from(
+        ["open", "close", "void"]
+    )
     tags = tuple(
         Tag(at, f"<{number}>", draw(kinds), draw(st.sampled_from("ab")))
         for number, at in enumerate(ats)
