@@ -54,7 +54,7 @@ def test_a_placeholder_is_one_span_wherever_it_stands(placeholder: str) -> None:
 @pytest.mark.parametrize(
     "text",
     [
-        "50% of people, 5 % discount, 100%ige",
+        "50% of people, 5 % discount, 100%ige, 100 %ige",
         "a {set of words} in braces",
         "It costs $5 or US$7 at 10:30:45.",
         "a < b and c > d, x <y and z> w, I <3 you",
@@ -120,6 +120,7 @@ RULES = TextRules(
         ("New York", "Neu-York"),
         ("C++", "Zeh"),
         ("東京", "Tokio"),
+        ("हिन", "Hin"),
     ),
     protected=("Pie", "Acme & Co."),
 )
@@ -141,6 +142,8 @@ def terms(text: str, rules: TextRules = RULES) -> list[tuple[str, str]]:
         ("Apple is good. Apple. An Apple", [("Apple", "Apfel"), ("Apple", "Apfel")]),
         ("«Apple pie»", [("Apple pie", "Apfelkuchen")]),
         ("APPLE", []),
+        ("apple\u0301", []),
+        ("हिन्दी और हिन", [("हिन", "Hin")]),
         ("new york, New York", [("New York", "Neu-York")]),
         ("C++ and C", [("C++", "Zeh")]),
         ("我在東京住", [("東京", "Tokio")]),
