@@ -120,6 +120,17 @@ def test_a_glossary_decides_words_and_protected_terms_stay(live: Live) -> None:
     assert answer["translatedText"].count("Blue Garden") == 1
 
 
+def test_a_glossary_may_be_large_and_not_endless(live: Live) -> None:
+    terms = {f"word{number}": "Wort" for number in range(999)}
+    answer = translated(live, "Where is the hotel?", glossary=terms | {"hotel": "Herberge"})
+    assert answer["translatedText"].count("Herberge") == 1
+
+    body = {"q": "a", "source": "en", "target": "de", "glossary": terms, "protected": ["b", "c"]}
+    refused = live.post("/translate", body)
+    assert refused.status_code == 400  # as LibreTranslate's clients know what is too large
+    assert refused.json()["error"] == "1001 glossary entries and protected terms; at most 1000"
+
+
 def test_a_sentence_too_long_for_the_model_is_split_and_says_so(live: Live) -> None:
     long = "I went to the old house, " * 110 + "and I was tired."
     answer = translated(live, long)
