@@ -6,14 +6,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from itertools import pairwise
 
+from server.text import references
 from server.text.segments import Segment, Span, Tag
-
-_REFERENCES = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;"})
-
-
-def escaped(text: str) -> str:
-    """Return `text` as it stands within markup."""
-    return text.translate(_REFERENCES)
 
 
 def pieces(block: Segment, cuts: Iterable[int]) -> list[Segment]:
@@ -82,9 +76,9 @@ class _Cutter:
                 (start, spans[first].start if first < last else end),
                 (spans[last - 1].end if first < last else start, end),
             )
-            if first < last and spans[first].start == start and is_loose(text, spans[first]):
+            if first < last and spans[first].start == start and _is_loose(text, spans[first]):
                 start, first = spans[first].end, first + 1
-            elif first < last and spans[last - 1].end == end and is_loose(text, spans[last - 1]):
+            elif first < last and spans[last - 1].end == end and _is_loose(text, spans[last - 1]):
                 end, last = spans[last - 1].start, last - 1
             else:
                 return start, end
@@ -151,7 +145,7 @@ class _Cutter:
 
     def _shown(self, start: int, end: int) -> str:
         text = self._block.text[start:end]
-        return escaped(text) if self._block.escapes else text
+        return references.written(text) if self._block.escapes else text
 
 
 def _partners(tags: Sequence[Tag]) -> dict[int, int]:
@@ -170,7 +164,7 @@ def _partners(tags: Sequence[Tag]) -> dict[int, int]:
 _LOOSE = re.compile(r"[<\u2190-\u2bff\U0001f000-\U0001faff]|[0-9#*]\ufe0f?\u20e3")
 
 
-def is_loose(text: str, span: Span) -> bool:
+def _is_loose(text: str, span: Span) -> bool:
     """Whether a span is no word of a sentence: an emoji, or what looks like a tag."""
     return not span.is_term and _LOOSE.match(text, span.start) is not None
 

@@ -1,10 +1,10 @@
 """Protection: what in a block stays as it is, or as a glossary says, rather than be worded."""
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
-from server.text.pieces import escaped, is_loose
+from server.text import references
 from server.text.placeholders import find_placeholders
 from server.text.rules import TextRules
 from server.text.segments import Segment, Span, Tag
@@ -14,8 +14,8 @@ from server.text.terms import find_terms
 def protect(block: Segment, rules: TextRules) -> Segment:
     """Add spans for placeholders and for the terms of `rules`; those that it has win.
 
-    Of those that overlap the leftmost wins, then the longest. Adjacent placeholders become one
-    span. Tags within a placeholder come out within it; those within a term, at its edge.
+    Of those that overlap the leftmost wins, then the longest. Tags within a placeholder come out
+    within it; those within a term, at its edge.
     """
     if not block.is_translatable:
         return block
@@ -52,7 +52,7 @@ def _with_spans(block: Segment, chosen: Iterable[Span]) -> Segment:
         first, last = bisect_right(tag_ats, span.start), bisect_left(tag_ats, span.end)
         inside = block.tags[first:last]
         if span.is_term:
-            text = escaped(span.text) if block.escapes else span.text
+            text = references.written(span.text) if block.escapes else span.text
         elif _is_balanced(inside):
             text = _shown(block, span, inside)
             tags[first:last] = [None] * len(inside)
@@ -66,7 +66,7 @@ def _with_spans(block: Segment, chosen: Iterable[Span]) -> Segment:
         spans.append(replace(span, text=text))
     spans.sort(key=lambda span: span.start)
     kept = tuple(tag for tag in tags if tag is not None)
-    return replace(block, spans=tuple(_joined(block.text, spans, kept)), tags=kept)
+    return replace(block, spans=tuple(spans), tags=kept)
 
 
 def _is_balanced(tags: Iterable[Tag]) -> bool:
@@ -100,23 +100,4 @@ def _shown(block: Segment, span: Span, tags: Iterable[Tag]) -> str:
 
 def _sent(block: Segment, start: int, end: int) -> str:
     text = block.text[start:end]
-    return escaped(text) if block.escapes else text
-
-
-def _joined(text: str, spans: Sequence[Span], tags: Iterable[Tag]) -> Iterator[Span]:
-    """Make one of adjacent spans that stay as they are, where no tag stands between."""
-    tag_ats = {tag.at for tag in tags}
-    begin = 0
-    for end in range(1, len(spans) + 1):
-        if end < len(spans) and _is_one(text, spans[end - 1], spans[end], tag_ats):
-            continue
-        together = "".join(span.text for span in spans[begin:end])
-        yield replace(spans[begin], end=spans[end - 1].end, text=together)
-        begin = end
-
-
-def _is_one(text: str, left: Span, right: Span, tag_ats: Collection[int]) -> bool:
-    is_apart = left.end != right.start or right.start in tag_ats
-    return not (is_apart or left.is_term or right.is_term) and (
-        is_loose(text, left) == is_loose(text, right)
-    )
+    return references.written(text) if block.escapes else text

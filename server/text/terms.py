@@ -12,7 +12,12 @@ MAX_TERMS, MAX_CHARACTERS = 1000, 200
 
 # Scripts that put no space between words: there, each character may begin or end a term.
 _UNSPACED = r"\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3005-\u30ff\u3400-\u9fff\uf900-\ufaff"
-_TOKEN = re.compile(rf"[{_UNSPACED}]|[^\W{_UNSPACED}]++|[^\s\w]")
+# Marks that are part of a word though they are no letters: accents, vowel signs, joiners.
+_MARKS = (
+    r"\u0300-\u036f\u0483-\u0489\u0591-\u05c7\u0610-\u061a\u064b-\u065f\u0670"
+    r"\u0900-\u0963\u0966-\u0dff\u200c\u200d"
+)
+_TOKEN = re.compile(rf"[{_UNSPACED}]|(?:[^\W{_UNSPACED}]|[{_MARKS}])++|[^\s\w]")
 _SENTENCE_START = re.compile(r"[.!?…:]['\"”»)\]]*\s+['\"“«„(\[¿¡]*\Z|\A[^\w]*\Z")
 _BEFORE = 16  # characters that tell whether a sentence starts
 

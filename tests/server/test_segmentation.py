@@ -1,12 +1,13 @@
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Literal
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from server.text import references
 from server.text.cutting import cut
-from server.text.pieces import escaped
 from server.text.protection import protect
 from server.text.rules import PLAIN, TextRules
 from server.text.segmentation import clauses, lines, sentences
@@ -32,7 +33,9 @@ def shown(piece: Segment) -> str:
     for stop in sorted({len(piece.text), *(s.start for s in piece.spans), *(t.at for t in tags)}):
         if stop < at:
             continue
-        parts.append(escaped(piece.text[at:stop]) if piece.escapes else piece.text[at:stop])
+        parts.append(
+            references.written(piece.text[at:stop]) if piece.escapes else piece.text[at:stop]
+        )
         at = stop
         parts += [tag.raw for tag in tags if tag.at == stop]
         for span in piece.spans:
@@ -348,7 +351,9 @@ def blocks(draw: st.DrawFn) -> Segment:
         if text[start:end] == text[start:end].strip()
     )
     ats = sorted(draw(st.lists(places, max_size=6)))
-    kinds = st.sampled_from(["open", "close", "void"])
+    kinds: st.SearchStrategy[Literal["open", "close", "void"]] = st.sampled_from(
+        ["open", "close", "void"]
+    )
     tags = tuple(
         Tag(at, f"<{number}>", draw(kinds), draw(st.sampled_from("ab")))
         for number, at in enumerate(ats)
