@@ -39,7 +39,7 @@ app = typer.Typer(
 
 \b
 stele translate --text 'Good morning' --to de
-stele serve --model facebook/nllb-200-distilled-600M --device cuda
+stele serve --model facebook/nllb-200-distilled-600M
 stele models --model facebook/nllb-200-distilled-600M
 
 `stele COMMAND --help` explains a command. Settings are flags or STELE_* variables: a flag goes \
@@ -108,7 +108,7 @@ def serve(
     \b
     stele serve
     stele serve --model Helsinki-NLP/opus-mt-en-fr --model s=facebook/bart-large-cnn
-    stele serve --host 0.0.0.0 --port 80 --device cuda
+    stele serve --host 0.0.0.0 --port 80 --slots 128
     curl -s localhost:8000/translate -d q='Good morning' -d source=en -d target=de
 
     The bundled model translates between English and German. API keys are read from STELE_API_KEYS
