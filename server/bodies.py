@@ -103,13 +103,15 @@ async def read_fields(
     return query | fields
 
 
-def validate(kind: type[Fields], fields: dict[str, Any], *, large: str = "") -> Fields:
+def validate(
+    kind: type[Fields], fields: dict[str, Any], *, large: Collection[str] = ()
+) -> Fields:
     """Check fields against their schema; the error names the field and never repeats its value.
 
     Args:
-        large: the one field that may hold many items; bound it before, since every bad item costs.
+        large: fields that may hold many items; bound them before, since every bad item costs.
     """
-    bounded = {name: value for name, value in fields.items() if name != large}
+    bounded = {name: value for name, value in fields.items() if name not in large}
     _verify_breadth("the request", bounded)
     try:
         return kind.model_validate(fields)

@@ -64,8 +64,12 @@ class ConstrainedSearch:
 
     @property
     def asked(self) -> Sequence[tuple[int, ...]]:
-        """By live hypothesis the tokens that begin or continue a phrase that it lacks."""
-        return [self.phrases.advancing(progress) for progress in self.progress]
+        """By live hypothesis the tokens that begin or continue a phrase that it lacks.
+
+        The end, too, where other likely tokens might undo a phrase.
+        """
+        advancing, end = self.phrases.advancing, (self.beams.eos,)
+        return [advancing(each) + (() if each.open is None else end) for each in self.progress]
 
     @property
     def certain(self) -> int:

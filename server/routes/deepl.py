@@ -91,7 +91,7 @@ def _fields(sent: dict[str, Any], max_texts: int) -> TranslateFields:
             raise InvalidRequest(f"Parameter {name!r} not specified.")
     if isinstance(sent["text"], list):
         verify_count(len(sent["text"]), max_texts)
-    fields = validate(TranslateFields, sent, large="text")
+    fields = validate(TranslateFields, sent, large=("text",))
     fields.verify()
     return fields
 

@@ -70,7 +70,7 @@ async def _submitted(request: Request, shared: Shared) -> AsyncIterator[Completi
     sent = await welcome(request, shared)
     if isinstance(sent.get("prompt"), list):
         verify_count(len(sent["prompt"]), shared.settings.max_texts)
-    fields = validate(CompletionRequest, sent, large="prompt")
+    fields = validate(CompletionRequest, sent, large=("prompt",))
     fields.verify()
     work = await _prepare(fields, shared)
     request.state.log = {"model": fields.model, "texts": len(fields.texts)}

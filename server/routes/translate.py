@@ -20,6 +20,7 @@ from server.routing import Translation, prepare
 from server.serving import Serving
 from server.streaming import EVENTS, EventStream, event, events, while_connected
 from server.text.languages import Detection, client_code, english_name
+from server.text.terms import verify_term_count
 from server.translator import read_through, verify_count
 
 
@@ -46,7 +47,9 @@ async def _prepare(request: Request, shared: Serving, *, streams: bool = False) 
     verify_present(sent, "q", "source", "target")
     if isinstance(sent["q"], list):
         verify_count(len(sent["q"]), shared.settings.max_texts)
-    fields = validate(TranslateRequest, sent, large="q")
+    terms = [sent.get("glossary"), sent.get("protected")]
+    verify_term_count(sum(len(each) for each in terms if isinstance(each, dict | list)))
+    fields = validate(TranslateRequest, sent, large=("q", "glossary", "protected"))
     _verify_alternatives(fields, shared)
     if fields.preview and not streams:
         raise InvalidRequest("preview has no effect here; send it to /translate/stream")

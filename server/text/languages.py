@@ -1,12 +1,16 @@
 """Languages: their names, and which one a text is in."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import langcodes
 from langcodes.tag_parser import LanguageTagError
 from py3langid.langid import MODEL_FILE, LanguageIdentifier
+
+from server.text.placeholders import find_placeholders
+from server.text.scripts import chinese_scripts, is_japanese, is_traditional, main_script, scripts
 
 
 def english_name(code: str) -> str:
@@ -47,6 +51,14 @@ class Detection:
     confidence: float
 
 
+_ENOUGH = 2000  # characters that tell a text's language
+_WIDESPREAD = 0.15  # how much a language's writers count: a power of their number
+_SHARPNESS = 0.4  # a longer text tells more, but not in proportion: what one says, others repeat
+# What the identifier calls languages, or one it knows that is written alike.
+_OWN_LABELS = {"ki": "kik", "ff": "fuv", "gn": "gug", "nb": "no", "fil": "tl", "bo": "dz"}
+_CANTONESE = frozenset("嘅咗唔喺啲嗰佢咁冇睇嚟")
+
+
 class LanguageDetector:
     """Tells which of a few languages a text is in; it never answers another one."""
 
@@ -57,17 +69,101 @@ class LanguageDetector:
     def rank(self, text: str, among: Iterable[str]) -> list[Detection]:
         """Return the languages of `among` by likelihood, best first.
 
-        Those that the detector does not know are never named. Where nothing tells, for lack of
-        letters or of known languages, the answer is a guess with confidence 0.
+        Placeholders and markup in the text tell nothing. Only languages in whose script most of it
+        is are named; of several, only those that the detector knows. Where nothing tells, for lack
+        of letters or of a language with this script, the answer is a guess with confidence 0.
         """
-        languages = sorted(among)
-        known = self._known.intersection(languages)
-        if not known or not any(map(str.isalpha, text)):
-            return [Detection("en" if "en" in languages else languages[0], 0.0)]
-        scores = {code: s for code, s in self._identifier.rank(text) if code in known}
-        # A longer text gives larger differences: without this, every answer would be certain.
-        temperature = math.sqrt(len(text.encode("utf-8", "surrogatepass")))
-        best = max(scores.values())
-        likelihoods = {code: math.exp((s - best) / temperature) for code, s in scores.items()}
-        total = sum(likelihoods.values())
-        return [Detection(code, value / total) for code, value in likelihoods.items()]
+        languages = tuple(sorted(among))
+        words = _without_placeholders(text[:_ENOUGH])
+        script, share = main_script(words)
+        candidates = [code for code in languages if script in scripts(code)]
+        if script == "Hani":
+            likelihoods = _in_han(words, languages)
+        elif len(candidates) == 1:
+            likelihoods = {candidates[0]: 1.0}
+        else:
+            likelihoods = self._likelihoods(words, tuple(candidates))
+        return _ranked(likelihoods, share) or _guess(candidates or languages)
+
+    def _likelihoods(self, words: str, codes: tuple[str, ...]) -> dict[str, float]:
+        """Return {code: likelihood}, to any scale."""
+        labels = _labels(codes, self._known)
+        if not labels:
+            return {}
+        padded = f" {words} "  # where words begin and end tells much
+        temperature = len(padded.encode("utf-8", "surrogatepass")) ** _SHARPNESS
+        scores = dict(self._identifier.rank(padded))
+        best = max(scores[label] for label in labels)  # of no feature, a very large number
+        weights = {
+            code: (scores[label] - best) / temperature + _prior(code)
+            for label, code in labels.items()
+        }
+        return {code: math.exp(weight) for code, weight in weights.items()}
+
+
+def _without_placeholders(text: str) -> str:
+    """Blank out what is written alike in every language."""
+    parts, at = list[str](), 0
+    for start, end in sorted(find_placeholders(text)):
+        if start >= at:
+            parts += text[at:start], " "
+        at = max(at, end)
+    return "".join((*parts, text[at:])).strip()
+
+
+def _guess(languages: Sequence[str]) -> list[Detection]:
+    english = [code for code in languages if _language(code) == "en"]
+    return [Detection((english or sorted(languages, key=_prior))[-1], 0.0)]
+
+
+def _ranked(likelihoods: Mapping[str, float], share: float) -> list[Detection]:
+    """Return them by likelihood, if `share` of the text speaks for them at all."""
+    scale = share / sum(likelihoods.values()) if likelihoods else 0
+    ranked = sorted(likelihoods.items(), key=lambda item: (-item[1], item[0]))
+    return [Detection(code, value * scale) for code, value in ranked]
+
+
+def _in_han(words: str, languages: Sequence[str]) -> dict[str, float]:
+    """Return {code: likelihood}, to any scale, for a text in Han without kana."""
+    chinese = [code for code in languages if "Hani" in scripts(code)]
+    japanese = [code for code in languages if _language(code) == "ja"][:1]
+    if japanese and (not chinese or is_japanese(words)):
+        return {japanese[0]: 1.0}
+    cantonese = [code for code in chinese if _language(code) == "yue"]
+    if not _CANTONESE.isdisjoint(words):
+        chinese = cantonese or chinese
+    else:
+        chinese = [code for code in chinese if code not in cantonese] or chinese
+    simplified, traditional = chinese_scripts(words)
+    found = {code: traditional if is_traditional(code) else simplified for code in chinese}
+    return found | dict.fromkeys(japanese, 1 / (1 + len(words)))
+
+
+@lru_cache(1024)
+def _labels(codes: tuple[str, ...], known: frozenset[str]) -> Mapping[str, str]:
+    """Return {what the identifier calls a language: its code}, for those that it knows."""
+    found: dict[str, str] = {}
+    for is_macro in (False, True):  # `acm` is `ar` only where that is not there
+        for code in codes:
+            name = _language(code, is_macro)
+            label = _OWN_LABELS.get(name, name)
+            if label in known and code not in found.values():
+                found.setdefault(label, code)
+    return found
+
+
+@lru_cache(1024)
+def _prior(code: str) -> float:
+    """Return how much likelier the many who write a language make it, as a logarithm."""
+    writers = langcodes.Language.get(_language(code)).writing_population()
+    return _WIDESPREAD * math.log(max(1, writers))
+
+
+@lru_cache(1024)
+def _language(code: str, macro: bool = False) -> str:
+    """Return ISO 639's code of the language alone, or of what it is a variety of."""
+    try:
+        tag = langcodes.standardize_tag(code, macro=macro)
+    except LanguageTagError:  # a group such as ROMANCE
+        return "und"
+    return langcodes.Language.get(tag).language or "und"

@@ -1,4 +1,8 @@
-"""Masking: stand-ins, which models copy, in place of what a model must not word."""
+"""Masking: stand-ins, which models copy, in place of what a model must not word.
+
+A glossary's terms too: where a term itself, or the source's word, stands in the source, far fewer
+targets hold the term once.
+"""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -8,7 +12,8 @@ from server.text import references
 from server.text.nesting import pairs
 from server.text.segments import Segment, Span, Tag
 
-# Measured: those that models copy, and do not mix up where several stand in a sentence.
+# Those that the bundled model copies best, and mixes up least where several are in a sentence:
+# names are copied as well, but other models transliterate them.
 _CODES = ("X7", "CD", "XBX", "BX", "XO", "XA", "HX", "XP", "WX", "QO")
 _TRIED = 200
 
@@ -21,7 +26,6 @@ class StandIn:
         start, end: in characters of the masked text.
         surrogate: what stands there; the target is searched for it.
         text: what the target holds instead.
-        is_term: whether the surrogate is the wanted text itself, which others may hold as well.
         is_joined_before, is_joined_after: whether a space was put beside it for the model only.
     """
 
@@ -29,7 +33,6 @@ class StandIn:
     end: int
     surrogate: str
     text: str
-    is_term: bool = False
     is_joined_before: bool = False
     is_joined_after: bool = False
 
@@ -63,34 +66,26 @@ def mask(segment: Segment, writes: Callable[[str], bool]) -> Masked:
     """
     spans, tags = _without_inner_tags(segment)
     spans = _joined(spans, tags)
-    terms = [_term(span, segment.escapes) for span in spans]
-    codes = _codes(segment.text, [term for term in terms if term], writes)
+    codes = _codes(segment.text, writes)
     text, stand_ins, read = "", list[StandIn](), 0
-    for span, term in zip(spans, terms, strict=True):
+    for span in spans:
         text += segment.text[read : span.start]
-        surrogate = term if term and writes(term) else next(codes)
-        is_term = surrogate == term
+        surrogate = next(codes)
         before = text[-1:].isalnum()
         after = segment.text[span.end : span.end + 1].isalnum()
         start = len(text) + before
         text += " " * before + surrogate + " " * after
         end = start + len(surrogate)
-        stand_ins.append(StandIn(start, end, surrogate, span.text, is_term, before, after))
+        stand_ins.append(StandIn(start, end, surrogate, span.text, before, after))
         read = span.end
     text += segment.text[read:]
     moved = tuple(_moved(tags, spans, stand_ins))
     return Masked(text, tuple(stand_ins), moved, segment.escapes)
 
 
-def _term(span: Span, escapes: bool) -> str | None:
-    if not span.is_term:
-        return None
-    return references.read(span.text) if escapes else span.text
-
-
-def _codes(text: str, terms: Sequence[str], writes: Callable[[str], bool]) -> Iterator[str]:
+def _codes(text: str, writes: Callable[[str], bool]) -> Iterator[str]:
     """Yield stand-ins that nothing else in the segment looks like; those that can be written."""
-    taken = "\n".join([text, *terms]).casefold()
+    taken = text.casefold()
     endless = chain(_CODES, (f"X{number}" for number in count(11)))
     free = (code for code in endless if code.casefold() not in taken)
     tried = list(islice(free, _TRIED))
@@ -104,8 +99,7 @@ def _joined(spans: Sequence[Span], tags: Sequence[Tag]) -> list[Span]:
     found: list[Span] = []
     for span in spans:
         last = found[-1] if found else None
-        is_new = last is None or last.end != span.start or span.start in places
-        if is_new or last is None or last.is_term or span.is_term:
+        if last is None or last.end != span.start or span.start in places:
             found.append(span)
         else:
             found[-1] = Span(last.start, span.end, last.text + span.text)

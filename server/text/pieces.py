@@ -77,7 +77,11 @@ class _Cutter:
         first = bisect_left(self._span_starts, start)
         last = bisect_left(self._span_starts, end)
         while True:
-            start, end = _stripped(text, start, end)
+            start, end = _stripped(
+                text,
+                (start, spans[first].start if first < last else end),
+                (spans[last - 1].end if first < last else start, end),
+            )
             if first < last and spans[first].start == start and is_loose(text, spans[first]):
                 start, first = spans[first].end, first + 1
             elif first < last and spans[last - 1].end == end and is_loose(text, spans[last - 1]):
@@ -171,9 +175,11 @@ def is_loose(text: str, span: Span) -> bool:
     return not span.is_term and _LOOSE.match(text, span.start) is not None
 
 
-def _stripped(text: str, start: int, end: int) -> tuple[int, int]:
-    while start < end and text[start].isspace():
+def _stripped(text: str, begins: tuple[int, int], ends: tuple[int, int]) -> tuple[int, int]:
+    """Return where the text in between begins and ends, each from one place to another."""
+    (start, latest), (earliest, end) = begins, ends
+    while start < latest and text[start].isspace():
         start += 1
-    while start < end and text[end - 1].isspace():
+    while end > max(start, earliest) and text[end - 1].isspace():
         end -= 1
     return start, end

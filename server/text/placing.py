@@ -133,7 +133,7 @@ class Places:
             if places[i] is None:
                 floor = least if child.is_unpaired else low
                 is_beside = at == child.start and last >= floor
-                last = last if is_beside else self._point(child, taken, floor, high)
+                last = last if is_beside else self._point(child, parent, taken, floor, high)
                 least = last if child.is_unpaired else least
                 at = child.end
                 places[i] = (last, last)
@@ -193,26 +193,30 @@ class Places:
             end += self._sums[end] is None
         return start, end
 
-    def _point(self, node: Node, taken: Sequence[Range], low: int, high: int) -> int:
+    def _point(self, node: Node, parent: Node, taken: Sequence[Range], low: int, high: int) -> int:
         """Return where something without words goes: between pieces, not within `taken`."""
-        wanted = self._split(node, low, high) if node.is_unpaired else self._beside(node, low, high)
+        wanted = (
+            self._split(node, low, high)
+            if node.is_unpaired
+            else self._beside(node, parent, low, high)
+        )
         gaps = _gaps(taken, low, high)
         allowed = (min(max(wanted, first), last) for first, last in gaps)
         return min(allowed, key=lambda place: abs(place - wanted), default=high)
 
-    def _beside(self, node: Node, low: int, high: int) -> int:
+    def _beside(self, node: Node, parent: Node, low: int, high: int) -> int:
         """Return the place before what the next word became, or behind what it touches."""
+        first, last = self._held(parent)
         following = sum(start < node.start for start, _ in self._words)
-        ends = [end for _, end in self._words[:following]]
-        touches = bool(ends) and ends[-1] == node.start
-        is_apart = self.source[node.start : node.start + 1].strip() == ""
-        if following == len(self._words) or (touches and is_apart):
-            if following == len(self._words) and not touches:
-                return high
-            piece = self._reader(following - 1, low, high) if following else None
-            return high if piece is None else piece + 1
-        piece = self._reader(following, low, high)
-        return low if piece is None else piece
+        touches = following > first and self._words[following - 1][1] == node.start
+        is_apart = not self.source[node.start : node.start + 1].strip()
+        before = self._reader(following - 1, low, high) if following > first else None
+        after = self._reader(following, low, high) if following < last else None
+        if before is not None and (after is None or (touches and is_apart)):
+            return before + 1
+        if after is not None:
+            return after
+        return high if node.start >= parent.end else low
 
     def _reader(self, word: int, low: int, high: int) -> int | None:
         """Return the piece that attends most to a word of the source."""

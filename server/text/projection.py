@@ -2,7 +2,7 @@
 
 import re
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from server.text import references
@@ -103,23 +103,13 @@ class _Restorer:
     def _occurrences(self) -> dict[Range, int | None]:
         """Return where stand-ins are in the target, and which; None for one too many."""
         found: dict[Range, int | None] = {}
-        numbers: dict[str, list[int]] = {}
-        for number, each in enumerate(self._masked.stand_ins):
-            numbers.setdefault(each.surrogate, []).append(number)
-        for surrogate in sorted(numbers, key=len, reverse=True):
-            own = numbers[surrogate]
-            is_term = self._masked.stand_ins[own[0]].is_term
-            places = _search(self._target, surrogate, len(own), is_term, list(found))
-            places.sort(key=lambda place: -self._weight(place, own))
-            kept = sorted(places[: len(own)])
-            found |= dict(zip(kept, own, strict=False))
-            if not is_term:
-                found |= dict.fromkeys(places[len(own) :])
+        stand_ins = self._masked.stand_ins
+        for number in sorted(range(len(stand_ins)), key=lambda i: -len(stand_ins[i].surrogate)):
+            places = _search(self._target, stand_ins[number].surrogate, found)
+            rows = [self._attention.row(*place) for place in places]
+            best = max(range(len(rows)), key=lambda i: rows[i][self._own[number]], default=None)
+            found |= {place: number if i == best else None for i, place in enumerate(places)}
         return found
-
-    def _weight(self, place: Range, own: Sequence[int]) -> float:
-        row = self._attention.row(*place)
-        return max(row[self._own[number]] for number in own)
 
     def _pieces(self, occurrences: dict[Range, int | None]) -> Iterator[_Piece]:
         """Cut the target into words, signs, white space and stand-ins; drop those too many."""
@@ -221,8 +211,7 @@ class _Restorer:
     def _is_misspelt(self, piece: _Piece, each: StandIn, weight: float) -> bool:
         is_alike = piece.text[:1].casefold() == each.surrogate[:1].casefold()
         is_new = piece.text.casefold() not in self._masked.text.casefold()
-        is_free = piece.stand_in is None and not each.is_term
-        return is_free and is_alike and is_new and weight >= _COPIED
+        return piece.stand_in is None and is_alike and is_new and weight >= _COPIED
 
     # -- tags --------------------------------------------------------------------------------
 
@@ -244,29 +233,18 @@ def _touches(piece: _Piece, end: int) -> bool:
     return piece.stand_in is not None or piece.text[end].isalnum()
 
 
-def _search(
-    text: str, surrogate: str, wanted: int, is_term: bool, taken: Sequence[Range]
-) -> list[Range]:
-    """Return where a stand-in is; spelt as it is and alone, or else nearly so."""
+def _search(text: str, surrogate: str, taken: Iterable[Range]) -> list[Range]:
+    """Return where a stand-in is: alone, or else with letters beside it, or in other case."""
     exact = re.escape(surrogate)
-    found: list[Range] = []
-    if not surrogate:
-        return found
-    free = list(taken)
-    for pattern, flags in (
-        (rf"(?<!\w){exact}(?!\w)", 0),
-        (rf"(?<!\w){exact}(?!\w)", re.IGNORECASE),
-        (rf"(?<!\w){exact}", re.IGNORECASE),
-        (exact if not is_term else r"(?!)", 0),
-    ):
-        for match in re.finditer(pattern, text, flags):
-            start, end = match.span()
-            if all(end <= first or last <= start for first, last in free):
-                found.append((start, end))
-                free.append((start, end))
-        if len(found) >= wanted:
-            break
-    return found
+    for pattern, flags in ((rf"(?<!\w){exact}(?!\w)", 0), (exact, 0), (exact, re.IGNORECASE)):
+        places = [match.span() for match in re.finditer(pattern, text, flags)]
+        if free := [place for place in places if not _overlaps(place, taken)]:
+            return free
+    return []
+
+
+def _overlaps(place: Range, others: Iterable[Range]) -> bool:
+    return any(place[0] < end and start < place[1] for start, end in others)
 
 
 def _source_words(masked: Masked) -> list[Range]:

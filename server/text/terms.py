@@ -38,15 +38,19 @@ class _Node:
     target: str | None = None
 
 
+def verify_term_count(count: int) -> None:
+    """Raise TooLarge for more terms than a request may hold."""
+    if count > MAX_TERMS:
+        raise TooLarge(f"{count} glossary entries and protected terms; at most {MAX_TERMS}")
+
+
 def verify_terms(rules: TextRules) -> None:
     """Refuse terms that could not be found, or not be told apart, and too many of them.
 
     Raises:
         InvalidRequest, TooLarge: says which.
     """
-    count = len(rules.glossary) + len(rules.protected)
-    if count > MAX_TERMS:
-        raise TooLarge(f"{count} glossary entries and protected terms; at most {MAX_TERMS}")
+    verify_term_count(len(rules.glossary) + len(rules.protected))
     seen = dict[str, str | None]()
     for source, target in _entries(rules):
         for words in filter(None, (source, target or None)):

@@ -1,8 +1,9 @@
 """What a model leaves out is decoded once more, forced; whatever happens, it is in the answer."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from types import MappingProxyType
 
 import pytest
 
@@ -41,7 +42,7 @@ def translated(
     *,
     rules: TextRules = PLAIN,
     max_beams: int = 8,
-    **fields: float,
+    fields: Mapping[str, float] = MappingProxyType({}),
 ) -> tuple[list[Delta], Result]:
     async def run() -> tuple[list[Delta], Result]:
         translator = build(runner, max_beams=max_beams)
@@ -92,7 +93,7 @@ def test_what_the_model_copies_is_not_forced() -> None:
 def test_where_nothing_can_be_forced_it_is_in_the_text_and_a_warning_says_so(
     max_beams: int, fields: dict[str, float]
 ) -> None:
-    _, result = translated("is {name} here?", Forgetful(), max_beams=max_beams, **fields)
+    _, result = translated("is {name} here?", Forgetful(), max_beams=max_beams, fields=fields)
     assert result.text.count("{name}") == 1
     assert LEFT_OUT in result.warnings
 

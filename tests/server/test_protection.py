@@ -28,7 +28,8 @@ PLACEHOLDERS = [
     "$HOME", "#{x}", "<%= x.y %>", "<b>", "</b>", "<br/>", '<x id="1"></x>', "<a href='x y'>",
     "<!-- note -->", "&amp;", "&#39;", "&#x2F;", "https://a.de/b?c=d#e", "http://localhost:80/x",
     "www.a.de/b", "example.com", "ftp://a.b", "foo.bar+x@a-b.co.uk", "mailto:a@b.de", "@user",
-    "@user@host.social", "#tag", "#Größe", ":smile:", ":+1_a:", "🙂", "👩🏽\u200d🚀", "🇩🇪", "1\ufe0f\u20e3",
+    "@user@host.social", "#tag", "#Größe", ":smile:", ":+1_a:", "🙂", "👩🏽\u200d🚀", "🇩🇪",
+    "1\ufe0f\u20e3",
    
     "`a b`", "``a`b``", "```python", "--no-flag=3", "/usr/lib/x.so", "~/x/y", "./x/y.py",
     "C:\\x\\y.txt", "\\\\host\\share", "\\n", "__X_1__",

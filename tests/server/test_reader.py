@@ -88,9 +88,11 @@ def test_what_was_forced_is_taken_only_where_it_is_better() -> None:
     first.adopt(forced)
     assert (first.text, first.misplaced) == ("one", ("x", "y"))
 
-    forced.misplaced = ("x",)
-    first.adopt(forced)
-    assert (first.text, first.misplaced) == ("two", ("x",))
+    better = reader(num_beams=2)
+    better.text, better.finish, better.misplaced = "three", "stop", ("x",)
+    first.adopt(better)
+    assert first.text == "three"
+    assert len(first.misplaced) == 1
 
 
 def test_hypotheses_are_read_only_where_several_were_asked_for() -> None:

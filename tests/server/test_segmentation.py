@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from server.text.cutting import cut
 from server.text.pieces import escaped
+from server.text.protection import protect
 from server.text.rules import PLAIN, TextRules
 from server.text.segmentation import clauses, lines, sentences
 from server.text.segments import Segment, Span, Tag
@@ -330,3 +331,68 @@ def test_hostile_text_is_cut_in_few_steps() -> None:
         for rules in (PLAIN, FLOW, WHOLE):
             for piece in cut(text, "en", rules):
                 clauses(piece, shorter_than(500))
+
+
+# -- blocks that carry something -----------------------------------------------------------------
+
+
+@st.composite
+def blocks(draw: st.DrawFn) -> Segment:
+    """Blocks with any spans and tags; each tag has another name in `raw`."""
+    text = draw(st.lists(st.sampled_from([*HOSTILE, "One. ", "two, "]), max_size=15).map("".join))
+    places = st.integers(0, len(text))
+    bounds = sorted(draw(st.sets(places, max_size=6)))
+    spans = tuple(
+        Span(start, end, f"[{number}]")
+        for number, (start, end) in enumerate(zip(bounds[::2], bounds[1::2], strict=False))
+        if text[start:end] == text[start:end].strip()
+    )
+    ats = sorted(draw(st.lists(places, max_size=6)))
+    kinds = st.sampled_from(["open", "close", "void"])
+    tags = tuple(
+        Tag(at, f"<{number}>", draw(kinds), draw(st.sampled_from("ab")))
+        for number, at in enumerate(ats)
+        if not any(span.start < at < span.end for span in spans)
+    )
+    return Segment(text, True, spans, tags, draw(st.booleans()))
+
+
+@HARSH
+@given(blocks())
+def test_a_blocks_pieces_put_together_are_the_block(block: Segment) -> None:
+    rules = TextRules(markup="html")
+    pieces = sentences(block, "en", rules)
+    both = ("".join(map(shown, pieces)), shown(block))
+    assert both[0].translate(LINE_ENDS) == both[1].translate(LINE_ENDS)
+    for piece in pieces:
+        if piece.is_translatable:
+            verify(piece)
+            for clause in clauses(piece, shorter_than(12)):
+                if clause.is_translatable:
+                    verify(clause)
+        assert not piece.is_translatable or piece.escapes == block.escapes
+
+
+LINE_ENDS = str.maketrans(dict.fromkeys("\n\r\x0b\x0c\x1c\x85\u2028", " "))
+
+
+@HARSH
+@given(
+    blocks(),
+    st.sampled_from(
+        [FLOW, WHOLE, TextRules(markup="xml"), TextRules(markup="xml", sentences="flow")]
+    ),
+)
+def test_every_tag_and_span_comes_out_once(block: Segment, rules: TextRules) -> None:
+    given = protect(block, rules)
+    pieces = [
+        clause
+        for sentence in sentences(given, "en", rules)
+        for clause in clauses(sentence, shorter_than(15))
+    ]
+    text = "".join(map(shown, pieces))
+    for raw in (*(tag.raw for tag in block.tags), *(span.text for span in block.spans)):
+        assert text.count(raw) == 1
+    assert without_spaces("".join(map(shown, sentences(given, "en", rules)))) == without_spaces(
+        shown(given)
+    )

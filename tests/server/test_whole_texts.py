@@ -1,11 +1,17 @@
 """What comes in comes out: markup, placeholders, terms and layout of translated texts."""
 
+import json
+import random
 import re
+from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.server.live import Live
+
+HELDOUT = Path(__file__).parent.parent / "data/heldout.en-de.tsv"
 
 
 def translated(live: Live, q: str, **more: Any) -> dict[str, Any]:
@@ -71,11 +77,14 @@ def test_what_has_no_words_stays(live: Live, text: str) -> None:
 
 HTML = (
     "<!DOCTYPE html><!-- a comment -->\n<html><head><title>The hotel</title>"
-    '<style>p > a { color: "red" }</style><script>if (a < b) { alert("Hello you"); }</script></head>\n'
+    '<style>p > a { color: "red" }</style><script>if (a < b) { alert("Hello you"); }</script>'
+    "</head>\n"
     '<body class="The house"><h1 id=top>How are you?</h1>\n'
-    '<p>I am <b>very</b> tired. <a href="/the/hotel?a=1&amp;b=2" title="The hotel">Where is the hotel?</a></p>\n'
+    '<p>I am <b>very</b> tired. <a href="/the/hotel?a=1&amp;b=2" title="The hotel">'
+    "Where is the hotel?</a></p>\n"
     "<ul>\n  <li>A red house</li>\n  <li>Two &amp; three</li>\n</ul>\n"
-    '<p translate="no">Do not touch this.</p><p>Tom said <code>print(1)</code> to us.<br>Good night!</p>\n'
+    '<p translate="no">Do not touch this.</p><p>Tom said <code>print(1)</code> to us.'
+    "<br>Good night!</p>\n"
     '<img src="a.png" alt="The cat"></body></html>\n'
 )
 
@@ -111,6 +120,17 @@ def test_a_glossary_decides_words_and_protected_terms_stay(live: Live) -> None:
     assert answer["translatedText"].count("Blue Garden") == 1
 
 
+def test_a_glossary_may_be_large_and_not_endless(live: Live) -> None:
+    terms = {f"word{number}": "Wort" for number in range(999)}
+    answer = translated(live, "Where is the hotel?", glossary=terms | {"hotel": "Herberge"})
+    assert answer["translatedText"].count("Herberge") == 1
+
+    body = {"q": "a", "source": "en", "target": "de", "glossary": terms, "protected": ["b", "c"]}
+    refused = live.post("/translate", body)
+    assert refused.status_code == 400  # as LibreTranslate's clients know what is too large
+    assert refused.json()["error"] == "1001 glossary entries and protected terms; at most 1000"
+
+
 def test_a_sentence_too_long_for_the_model_is_split_and_says_so(live: Live) -> None:
     long = "I went to the old house, " * 110 + "and I was tired."
     answer = translated(live, long)
@@ -119,8 +139,6 @@ def test_a_sentence_too_long_for_the_model_is_split_and_says_so(live: Live) -> N
 
 
 def test_a_stream_of_html_concatenates_to_its_answer(live: Live) -> None:
-    import json
-
     q = "<p>I am <b>very</b> tired.</p><p>Where is the <i>hotel</i>?</p>"
     body = {"q": q, "source": "en", "target": "de", "format": "html"}
     events = live.post("/translate/stream", body).text.split("\n\n")
@@ -129,3 +147,64 @@ def test_a_stream_of_html_concatenates_to_its_answer(live: Live) -> None:
     assert (
         whole == data[-1]["translatedText"] == translated(live, q, format="html")["translatedText"]
     )
+
+
+def sentences(count: int) -> list[str]:
+    lines = HELDOUT.read_text(encoding="utf-8").splitlines()
+    return [line.split("\t")[0] for line in lines[:count]]
+
+
+KEPT = [
+    "%s",
+    "%1$s",
+    "{name}",
+    "{{ user }}",
+    "${x}",
+    "https://a.example/b?c=1",
+    "i@b.example",
+    "🎉",
+]
+
+
+def with_placeholders(sentence: str, rng: random.Random) -> tuple[str, list[str]]:
+    words, chosen = sentence.split(" "), rng.sample(KEPT, rng.randint(1, 3))
+    for each in chosen:
+        words.insert(rng.randint(0, len(words) - 1), each)
+    return " ".join(words), chosen
+
+
+def test_placeholders_anywhere_in_real_sentences_come_out_once(live: Live) -> None:
+    rng = random.Random(3)
+    made = [with_placeholders(sentence, rng) for sentence in sentences(80)]
+    body = {"q": [text for text, _ in made], "source": "en", "target": "de"}
+    answers = live.post("/translate", body).json()["translatedText"]
+    for (text, kept), answer in zip(made, answers, strict=True):
+        assert [answer.count(each) for each in kept] == [1] * len(kept), (text, answer)
+
+
+TAGS = ["b", "i", "a href='/x?y=1&amp;z=2'", "span class=w"]
+
+
+def with_tags(sentence: str, rng: random.Random) -> str:
+    """Put words between tags, each pair within the one before."""
+    words = sentence.split(" ")
+    begins, ends = ["" for _ in words], ["" for _ in words]
+    first, last = 0, len(words) - 1
+    for name in rng.sample(TAGS, rng.randint(1, 3)):
+        first = rng.randint(first, last)
+        last = rng.randint(first, last)
+        begins[first] += f"<{name}>"
+        ends[last] = f"</{name.split()[0]}>{ends[last]}"
+    return f"<p>{' '.join(map(''.join, zip(begins, words, ends, strict=True)))}</p>"
+
+
+def test_tags_around_anything_in_real_sentences_come_out_once(live: Live) -> None:
+    rng = random.Random(4)
+    made = [with_tags(sentence, rng) for sentence in sentences(80)]
+    body = {"q": made, "source": "en", "target": "de", "format": "html"}
+    answers = live.post("/translate", body).json()["translatedText"]
+    tag = re.compile(r"<[^>]*>")
+    for text, answer in zip(made, answers, strict=True):
+        assert Counter(tag.findall(answer)) == Counter(tag.findall(text)), (text, answer)
+        for name in "b", "i", "a", "span":
+            assert not re.search(f"</{name}>.*<{name}[ >]", answer), (text, answer)
