@@ -1,7 +1,6 @@
 """Translation of many texts without HTTP: the server's own Translator, fed window by window."""
 
 import asyncio
-import re
 from collections import deque
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -18,10 +17,10 @@ from server.results import Result
 from server.routing import Translation, prepare
 from server.serving import Serving
 from server.settings import Settings
+from server.text.cutting import words
 from server.text.languages import Detection
 from server.text.rules import TextRules
 
-_TAG = re.compile(r"<[^<>]*>")
 _TEXTS, _CHARACTERS = 256, 40_000  # in a window: they fill the slots, and progress is seen
 _WINDOWS = 2  # at a time: one begins while the last sentences of another end
 _LONGEST = 2**31  # characters: who translates on their own machine needs no limit
@@ -127,8 +126,7 @@ class Batch:
         return own.language if document is None or own.confidence >= _SURE else document
 
     def _detected(self, text: str, order: Order) -> Detection:
-        words = _TAG.sub(" ", text) if order.rules.markup else text
-        return self._serving.detect(words, order.target)[0]
+        return self._serving.detect(words(text, order.rules), order.target)[0]
 
 
 def _windows(texts: Sequence[str]) -> Iterator[Sequence[str]]:

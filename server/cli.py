@@ -38,8 +38,8 @@ app = typer.Typer(
     help="""Serve encoder-decoder Transformers: translation, and any text to text.
 
 \b
-stele translate --text 'Good morning' --to de
-stele serve --model facebook/nllb-200-distilled-600M --device cuda
+stele translate --text 'I am tired.' --to de
+stele serve --model facebook/nllb-200-distilled-600M
 stele models --model facebook/nllb-200-distilled-600M
 
 `stele COMMAND --help` explains a command. Settings are flags or STELE_* variables: a flag goes \
@@ -108,8 +108,8 @@ def serve(
     \b
     stele serve
     stele serve --model Helsinki-NLP/opus-mt-en-fr --model s=facebook/bart-large-cnn
-    stele serve --host 0.0.0.0 --port 80 --device cuda
-    curl -s localhost:8000/translate -d q='Good morning' -d source=en -d target=de
+    stele serve --host 0.0.0.0 --port 80 --slots 128
+    curl -s localhost:8000/translate -d q='I am tired.' -d source=en -d target=de
 
     The bundled model translates between English and German. API keys are read from STELE_API_KEYS
     only, because command lines are visible to other users. /docs describes every path; SIGTERM
