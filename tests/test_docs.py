@@ -23,6 +23,7 @@ ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 COMMANDS = re.findall(r"^```sh\n(.*?)\n```$", README, re.MULTILINE | re.DOTALL)
 CURLS = [command for command in COMMANDS if command.startswith("curl")]
+SWITCHES = [command for command in COMMANDS if command.startswith(".venv/bin/python -c")]
 SERVES = [command for command in COMMANDS if command.startswith("make serve")]
 
 
@@ -42,9 +43,10 @@ def free_port() -> int:
 @pytest.mark.skipif(shutil.which("make") is None, reason="needs make")
 @pytest.mark.skipif(shutil.which("curl") is None, reason="needs curl")
 def test_the_commands_of_the_readme_work_as_written() -> None:
-    """Start with the last `make serve`, and try each curl against it; only the port differs."""
+    """Start with the last `make serve`, and try each client against it; only the port differs."""
     assert len(SERVES) == 2
-    assert len(CURLS) == 2
+    assert len(CURLS) == 3
+    assert len(SWITCHES) == 4
     port = free_port()
     with subprocess.Popen(
         f"{SERVES[-1]} PORT={port}",
@@ -58,13 +60,18 @@ def test_the_commands_of_the_readme_work_as_written() -> None:
     ) as server:
         try:
             _wait_until_ready(port)
-            plain, stream = (_shell(curl.replace("8000", str(port))) for curl in CURLS)
+            plain, stream, tagged, *switched = (
+                _shell(command.replace("8000", str(port))) for command in [*CURLS, *SWITCHES]
+            )
         finally:
             os.killpg(server.pid, signal.SIGINT)
             output, _ = server.communicate(timeout=60)
     assert "Bahnhof" in json.loads(plain)["translatedText"]
     assert stream.startswith("event: delta\n")
     assert "event: done\n" in stream
+    assert "Herberge</b>" in json.loads(tagged)["translatedText"]
+    assert "{name}" in json.loads(tagged)["translatedText"]
+    assert switched == ["Gute Nacht!\n"] * 4
     assert f"curl -s localhost:{port}/translate" in output
     assert "Traceback" not in output
 
