@@ -137,6 +137,14 @@ def test_a_cue_is_broken_again_in_proportion_at_word_boundaries() -> None:
     ]
     assert said(cue("one two", "three four", "five six"), "a b c d e f") == ["a b", "c d", "e f"]
     assert said(cue("one two", "three"), "eins") == ["eins"]
+    assert said(cue("one two three.", "four five six"), "eins, zwei. so drei vier fünf") == [
+        "eins, zwei.",
+        "so drei vier fünf",
+    ]
+    assert said(cue("one two three", "four five six"), "eins, zwei. so drei vier fünf") == [
+        "eins, zwei. so",
+        "drei vier fünf",
+    ]
     assert said(cue("a", "b", "c d e f g"), "u v w") == ["u", "v", "w"]
 
 

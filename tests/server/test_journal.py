@@ -24,7 +24,10 @@ def test_what_was_done_is_there_again(tmp_path: Path) -> None:
     assert not out.exists()
 
 
-@pytest.mark.parametrize("torn", [b'["c", ', b'["c", []]', b"\0\0\0\n", b'{"a\n["d", []]\n'])
+@pytest.mark.parametrize(
+    "torn",
+    [b'["c", ', b'["c", []]', b"\0\0\0\n", b'{"a\n["d", []]\n', b'\0\0\0\0\0\0\0\0\0\n["d", []]\n'],
+)
 def test_a_torn_end_is_done_again(tmp_path: Path, torn: bytes) -> None:
     out = tmp_path / "a.txt"
     with partial(out) as first:
