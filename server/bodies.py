@@ -103,9 +103,7 @@ async def read_fields(
     return query | fields
 
 
-def validate(
-    kind: type[Fields], fields: dict[str, Any], *, large: Collection[str] = ()
-) -> Fields:
+def validate(kind: type[Fields], fields: dict[str, Any], *, large: Collection[str] = ()) -> Fields:
     """Check fields against their schema; the error names the field and never repeats its value.
 
     Args:

@@ -88,6 +88,10 @@ def test_a_url_ends_before_the_sentences_punctuation(text: str, urls: list[str])
     assert protected(text) == urls
 
 
+def test_a_percentage_before_a_word_is_told_from_a_placeholder() -> None:
+    assert protected("1 %s in 2 %d, 100 %ige") == ["%s", "%d"]
+
+
 texts = st.lists(
     st.one_of(st.sampled_from(PLACEHOLDERS), st.text("ab. \n%{}<&@é", max_size=6)), max_size=12
 ).map(" ".join)
