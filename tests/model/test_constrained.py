@@ -11,6 +11,8 @@ import pytest
 import torch
 
 from model import Arrival, DecodingOptions, Hypothesis, Model, Runner, Step
+from model.decoding.constrained import ConstrainedSearch
+from model.decoding.search import Candidates
 from model.native.network import NativeNetwork
 from model.runner import Network
 from model.transformer import EncoderDecoder
@@ -273,6 +275,84 @@ def is_followed(options: DecodingOptions, tokens: Sequence[int]) -> bool:
             any(end == len(tokens) or tokens[end] not in options.continuing for end in ends)
         )
     return not all(kept)
+
+
+def candidates(*pairs: tuple[int, float]) -> Candidates:
+    return Candidates([token for token, _ in pairs], [log_prob for _, log_prob in pairs])
+
+
+def begun(**changes: Any) -> ConstrainedSearch:
+    """Return a search for 7 8 in the rows of 5 and of 7."""
+    options = DecodingOptions(max_new_tokens=9, num_beams=2, phrases=((7, 8),), **changes)
+    search = ConstrainedSearch.begin(options, EOS)
+    assert search.asked == [(7,)]
+    search = search.advance([candidates((5, -0.1), (6, -0.3), (4, -9.0), (3, -9.0), (7, -9.0))])
+    assert [live.tokens for live in search.live] == [(5,), (7,)]
+    assert search.asked == [(7,), (8, 7)]
+    return search
+
+
+@pytest.mark.parametrize("end", [-0.1, -20.0])
+def test_once_an_end_beats_all_that_lives_what_lacks_phrases_goes_on_with_nothing_else(
+    end: float,
+) -> None:
+    first = candidates((6, -3.0), (4, -9.0), (3, -9.0), (EOS, end), (7, -8.0))
+    search = begun().advance([first, candidates((8, -1.0), (4, -9.0), (3, -9.0), (2, -9.0))])
+    assert [live.tokens for live in search.live] == [(5, 7), (7, 8)]
+
+    search = search.advance(
+        [
+            candidates((6, -0.1), (8, -4.0), (3, -9.0), (2, -9.0), (7, -9.0)),
+            candidates((4, -1.0), (3, -9.0), (2, -9.0), (EOS, -9.0)),
+        ]
+    )
+
+    other = (5, 7, 8) if end == -0.1 else (5, 7, 7)
+    assert {live.tokens for live in search.live} == {(7, 8, 4), other}
+
+
+@pytest.mark.parametrize(
+    ("limit", "forced_eos", "is_time"), [(4, EOS, True), (4, None, False), (3, None, True)]
+)
+def test_phrases_begin_in_time_before_the_limit_and_a_forced_end(
+    limit: int, forced_eos: int | None, is_time: bool
+) -> None:
+    options = DecodingOptions(
+        max_new_tokens=limit, num_beams=3, phrases=((7, 8),), forced_eos=forced_eos
+    )
+    search = ConstrainedSearch.begin(options, EOS)
+    first = candidates((5, -0.1), (6, -0.3), (7, -9.0))
+    search = search.advance([first])
+    row = candidates((4, -0.1), (3, -0.3), (7, -9.0), (8, -9.0))
+
+    search = search.advance([row, row, row])
+
+    is_begun = [7 in live.tokens for live in search.live]
+    assert all(is_begun) == is_time
+
+
+def test_where_a_continuing_token_could_undo_the_phrase_the_end_is_asked_for() -> None:
+    search = begun(continuing=frozenset({6}))
+    first = candidates((6, -1.0), (4, -1.0), (3, -9.0), (2, -9.0), (7, -1.0))
+
+    search = search.advance([first, candidates((8, -0.1), (4, -9.0), (3, -9.0), (2, -9.0))])
+
+    asked = dict(zip([live.tokens for live in search.live], search.asked, strict=True))
+    assert asked == {(5, 7): (8, 7), (7, 8): (EOS,)}
+
+
+def test_an_end_without_the_phrase_is_returned_only_where_there_is_no_other() -> None:
+    never = float("-inf")
+    ending = candidates((EOS, -0.1), (4, never), (3, never), (2, never), (7, never))
+    search = begun().advance([ending, ending])
+    assert [(h.tokens, h.missing) for h in search.hypotheses] == [((5,), (0,))]
+
+    search = begun().advance([ending, candidates((8, -1.0), (4, -9.0), (3, -9.0), (2, -9.0))])
+    assert not search.hypotheses
+    search = search.advance([ending])
+
+    assert [(h.tokens, h.missing) for h in search.hypotheses] == [((7, 8), ())]
+    assert search.hypotheses[0].score < -3
 
 
 @pytest.mark.parametrize("kind", [{}, BART_LIKE, T5_LIKE], ids=["marian", "bart", "t5"])
