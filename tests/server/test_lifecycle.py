@@ -239,7 +239,7 @@ def test_a_port_in_use_ends_the_process() -> None:
             timeout=60,
         )
     assert done.returncode != 0
-    assert "address already in use" in done.stderr
+    assert "Address already in use" in done.stderr
     assert "Traceback" not in done.stderr
 
 
@@ -281,12 +281,11 @@ def test_lines_from_standard_input_are_translated_in_order() -> None:
 
 
 def test_files_and_text_are_translated(tmp_path: Path) -> None:
-    one, two = tmp_path / "one.txt", tmp_path / "two.txt"
-    one.write_text("I am tired.\n")
-    two.write_text("I am tired.")
-    files = translate("--from", "en", "--to", "de", str(one), str(two))
+    one = tmp_path / "one.txt"
+    one.write_text("I am tired.\nI am tired.\n")
+    files = translate("--from", "en", "--to", "de", str(one))
     text = translate("--from", "en", "--to", "de", "--text", "I am tired.")
-    assert files.stdout == text.stdout * 2
+    assert files.stdout == text.stdout * 2 != ""
 
 
 @pytest.mark.parametrize(

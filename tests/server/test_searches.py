@@ -195,7 +195,7 @@ def test_early_stopping_takes_all_its_values(live: Live, early: bool | str) -> N
         ({"target_prefix": "Ich", "q": "I am. You are."}, 400, "send sentences singly"),
         ({"target_prefix": "   "}, 400, "target_prefix cannot be written"),
         ({"num_beams": 17}, 400, "num_beams must be at most 16 on this server"),
-        ({"alternatives": 16}, 400, "alternatives must be at most 15 on this server"),
+        ({"alternatives": 16}, 400, "alternatives parameter must be <= 15"),
         ({"preview": True}, 400, "send it to /translate/stream"),
         ({"forced_bos_token": "nowhere"}, 400, "not in the model's vocabulary"),
         ({"num_beams": 2, "early_stopping": "Never"}, 400, "early_stopping: Input"),

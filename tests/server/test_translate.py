@@ -169,15 +169,15 @@ def test_a_sentence_that_met_its_stop_string_is_not_decoded_further(bundled: Mod
         ),
         ({"q": "a", "source": "en", "target": "de", "protected": [5]}, "protected.0: Input should"),
         ({"q": "a", "source": "en", "target": "de", "protected": "a"}, "protected: Input should"),
-        ({"q": "a", "source": "en", "target": "de", "protected": ["x"] * 101}, "100 items"),
+        ({"q": "a", "source": "en", "target": "de", "protected": ["x"] * 1001}, "at most 1000"),
         (
             {
                 "q": "a",
                 "source": "en",
                 "target": "de",
-                "glossary": {str(i): "x" for i in range(101)},
+                "glossary": {str(i): "x" for i in range(1001)},
             },
-            "glossary holds more than 100 items",
+            "1001 glossary entries",
         ),
         ({"q": "a", "source": "en", "target": "de", "num_beams": 65}, "num_beams must be"),
         ({"q": "a", "source": "en", "target": "de", "max_new_token": 4}, "'max_new_token' is not"),

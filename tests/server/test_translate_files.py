@@ -203,7 +203,12 @@ def test_interrupted_work_ends_in_one_line_that_says_how_to_go_on(folder: Path) 
     command = [sys.executable, "-m", "server", "translate", "a.txt", "--out", "b.txt"]
     environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     with subprocess.Popen(
-        [*command, "--from", "en"], env=environment, stderr=subprocess.PIPE, text=True
+        [*command, "--from", "en"],
+        env=environment,
+        stderr=subprocess.PIPE,
+        text=True,
+        # What runs in the background of a shell ignores it, and so would what that starts.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     ) as running:
         waiting, partial = threading.Event(), Path("b.txt.partial")
         while not (partial.exists() and partial.read_bytes().count(b"\n") > 1):
