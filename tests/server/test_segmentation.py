@@ -145,6 +145,11 @@ def test_a_paragraph_ends_at_a_blank_line_and_at_a_list() -> None:
         "Seven",
         "Eight nine ten",
     ]
+    assert translatable(cut("One\n\ntwo\r\nthree", "en", FLOW)) == ["One", "two three"]
+    assert translatable(cut("Er war\n– so hieß es\n– da.", "de", FLOW)) == [
+        "Er war – so hieß es – da."
+    ]
+    assert translatable(cut("– Ja?\n– Nein.", "de", FLOW)) == ["Ja?", "Nein."]
     assert translatable(cut("Es war am\n3. Oktober 1990 so.", "de", FLOW)) == [
         "Es war am 3. Oktober 1990 so."
     ]
