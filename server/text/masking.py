@@ -84,13 +84,17 @@ def mask(segment: Segment, writes: Callable[[str], bool]) -> Masked:
 
 
 def _codes(text: str, writes: Callable[[str], bool]) -> Iterator[str]:
-    """Yield stand-ins that nothing else in the segment looks like; those that can be written."""
+    """Yield stand-ins that the segment does not hold; first those that can be written."""
     taken = text.casefold()
     endless = chain(_CODES, (f"X{number}" for number in count(11)))
     free = (code for code in endless if code.casefold() not in taken)
-    tried = list(islice(free, _TRIED))
-    written = [code for code in tried if writes(code)]
-    return chain(written or tried, free)
+    others = []
+    for code in islice(free, _TRIED):
+        if writes(code):
+            yield code
+        else:
+            others.append(code)
+    yield from chain(others, free)
 
 
 def _joined(spans: Sequence[Span], tags: Sequence[Tag]) -> list[Span]:

@@ -133,15 +133,10 @@ class Places:
             if place is not None:
                 places[i] = place = self._with_space(parent.children[i], place, taken, low, high)
                 taken.append(place)
-        least, last, at = low, low, -1  # of unpaired tags, which stay in order; of the last point
         for i, child in enumerate(parent.children):
             if places[i] is None:
-                floor = least if child.is_unpaired else low
-                is_beside = at == child.start and last >= floor
-                last = last if is_beside else self._point(child, parent, taken, floor, high)
-                least = last if child.is_unpaired else least
-                at = child.end
-                places[i] = (last, last)
+                point = self._point(child, parent, taken, low, high)
+                places[i] = (point, point)
         return [place for place in places if place is not None]
 
     def _held(self, node: Node) -> Range:

@@ -306,6 +306,20 @@ def test_a_long_text_of_beginnings_is_read_whole(unit: str) -> None:
     assert "".join(block.text for block in blocks(text, HTML)) == text
 
 
+def test_what_nothing_can_be_made_of_is_no_text() -> None:
+    found = tokens("One</> <![ two> three <4 <b", "html")
+    assert [(token.kind, token.raw) for token in found] == [
+        ("text", "One"),
+        ("other", "</>"),
+        ("text", " "),
+        ("other", "<![ two>"),
+        ("text", " three "),
+        ("text", "<"),
+        ("text", "4 "),
+        ("other", "<b"),
+    ]
+
+
 def test_text_that_is_no_markup_is_refused() -> None:
     with pytest.raises(ValueError, match="html or xml"):
         blocks("Hello", TextRules())

@@ -48,6 +48,11 @@ def test_a_stand_in_can_be_written_and_is_not_in_the_text(
     assert mask(segment, writes).phrases == (surrogate,)
 
 
+def test_a_start_tag_alone_within_a_span_stands_behind_it() -> None:
+    result = masked("a.org x", Span(0, 5, "a.org"), tags=(Tag(2, "<i>", "open", "i"),))
+    assert (result.stand_ins[0].text, result.tags[0].at) == ("a.org", 2)
+
+
 def test_any_number_of_spans_have_different_stand_ins() -> None:
     text = "%s " * 300
     spans = [Span(at, at + 2, "%s") for at in range(0, len(text), 3)]

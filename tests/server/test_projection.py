@@ -125,7 +125,8 @@ def test_the_targets_words_are_escaped_where_the_segment_says_so() -> None:
         ("we</b> see <b>it", "wir sehen es", None, "wir</b> sehen <b>es"),
         ("<b>{a}</b> is new", "Neu ist X7", [(0, 2), (1, 1)], "Neu ist <b>{a}</b>"),
         ("is <b>{a}</b> new", "Ist neu", [(0, 0), (1, 2)], "Ist neu <b>{a}</b>"),
-        ("<b>all</b>", "alles und mehr", [(2, 0)], "<b>alles und mehr</b>"),
+        ("<b>all</b>", "„alles“!", [(0, 0)], "<b>„alles“!</b>"),
+        ("<i>a</b></i> <b>c", "C A", [(0, 1), (1, 0)], "C <i>A</b></i><b>"),
         ("a <b>c</b>", "", [], "<b></b>"),
         ("a <b>c</b> d", "A D", [(0, 0), (1, 2)], "A <b></b>D"),
     ],
@@ -134,6 +135,12 @@ def test_tags_go_where_their_words_went(
     source: str, target: str, links: list[tuple[int, int]] | None, text: str
 ) -> None:
     assert translated(marked(source), target, links).text == text
+
+
+def test_a_word_that_attends_more_to_others_stays_outside() -> None:
+    weights = [[0.6, 0.4, 0.0], [0.1, 0.9, 0.0], [0.0, 0.4, 0.6]]
+    result = restore(marked("a <b>c</b> d"), ["A", " C", " D"], ["a", "c", "d"], weights)
+    assert result.text == "A <b>C</b> D"
 
 
 def test_a_tag_within_a_word_stays_there_if_the_word_stays() -> None:
@@ -145,7 +152,7 @@ def test_a_tag_within_a_word_stays_there_if_the_word_stays() -> None:
 def test_tokens_without_weights_take_those_beside_them() -> None:
     masked = marked("I <b>sleep well</b>")
     source = ["\u2581I", "\u2581sleep", "\u2581well", "</s>"]
-    weights: list[list[float]] = [[1, 0, 0, 0], [0, 1, 0, 0], [], [math.nan, 0, 0, 1]]
+    weights: list[list[float]] = [[1, 0, 0, 0], [math.nan, 1, 0, 0], [], [math.inf, 0, 0, 1]]
     result = restore(masked, ["Ich", " schl", "afe", " gut", ""], source, weights)
     assert result.text == "Ich <b>schlafe gut</b>"
 
@@ -177,7 +184,7 @@ def test_tokens_stand_for_characters(tokens: list[str], text: str, parts: list[s
     [
         ("It's 3.5 km, e.g.", ["It's", "3.5", "km", ",", "e.g", "."]),
         ("„Ja“ – so", ["„", "Ja", "“", "–", "so"]),
-        ("漢字 カ", ["漢", "字", "カ"]),
+        ("漢字 カa漢b", ["漢", "字", "カ", "a", "漢", "b"]),
         ("e\u0301te\u0301 नमस्ते", ["e\u0301te\u0301", "नमस्ते"]),
         ("", []),
     ],
