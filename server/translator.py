@@ -19,7 +19,7 @@ from server.reader import Reader
 from server.reading import Reading
 from server.results import Part, Text
 from server.text.cutting import cut
-from server.text.languages import Detection, closest
+from server.text.languages import LONGEST_TAG, Detection, closest
 from server.text.rules import PLAIN, TextRules
 from server.text.segmentation import clauses
 from server.text.segments import Segment
@@ -254,6 +254,8 @@ class Translator:
 
         A variety that the model does not tell apart is its language: `pt` for `pt-BR`.
         """
+        if len(code) > LONGEST_TAG:  # what is no tag is not remembered either
+            return code
         return self._codes.get(code.lower()) or self._closest(code) or code
 
     def _verify_pair(self, source: str, target: str) -> None:

@@ -4,13 +4,34 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import TypeVar
 
 import langcodes
+from langcodes import language_distance
 from langcodes.tag_parser import LanguageTagError
 from py3langid.langid import MODEL_FILE, LanguageIdentifier
 
 from server.text.placeholders import find_placeholders
 from server.text.scripts import chinese_scripts, is_japanese, is_traditional, main_script, scripts
+
+_Key = TypeVar("_Key")
+_Value = TypeVar("_Value")
+
+
+class _Bounded(dict[_Key, _Value]):
+    """Takes in nothing more once it is full."""
+
+    _FULL = 20_000
+
+    def __setitem__(self, key: _Key, value: _Value) -> None:
+        if len(self) < self._FULL:
+            super().__setitem__(key, value)
+
+
+# The library keeps all it was ever asked, for ever, and clients make up tags.
+langcodes.Language._INSTANCES = _Bounded()
+langcodes.Language._PARSE_CACHE = _Bounded()
+language_distance._DISTANCE_CACHE = _Bounded()
 
 
 def english_name(code: str) -> str:
@@ -21,7 +42,7 @@ def english_name(code: str) -> str:
         return code
 
 
-_LONGEST_TAG = 35  # RFC 5646, section 4.4.1
+LONGEST_TAG = 35  # RFC 5646, section 4.4.1
 _SAME = 5  # langcodes' distance of en-GB from en; Bosnian is 8 from Croatian
 _LIBRETRANSLATES = {"zt": "zh-Hant", "pb": "pt-BR"}  # codes of its own, which no standard has
 
@@ -33,7 +54,7 @@ def client_code(code: str) -> str:
 
 def closest(code: str, among: Iterable[str]) -> str | None:
     """Return the one of `among` that a code means, `pt` for `pt-BR`; None if there is none."""
-    if len(code) > _LONGEST_TAG:
+    if len(code) > LONGEST_TAG:
         return None
     code = _LIBRETRANSLATES.get(code.lower(), code)
     try:

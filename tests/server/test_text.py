@@ -1,6 +1,8 @@
 import random
 
+import langcodes
 import pytest
+from langcodes import language_distance
 
 from server.text.cutting import cut
 from server.text.languages import LanguageDetector, closest, english_name
@@ -83,3 +85,19 @@ def test_languages_have_english_names() -> None:
 )
 def test_a_variety_is_taken_for_its_language_and_for_no_other(code: str, meant: str | None) -> None:
     assert closest(code, ["de", "en", "he", "pt", "zh", "zh-Hant"]) == meant
+
+
+def test_tags_that_clients_make_up_are_not_remembered_for_ever(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    caches = (
+        langcodes.Language._PARSE_CACHE,
+        langcodes.Language._INSTANCES,
+        language_distance._DISTANCE_CACHE,
+    )
+    assert closest("de-AT", ["de", "en"]) == "de"
+    kept = [len(cache) for cache in caches]
+    monkeypatch.setattr("server.text.languages._Bounded._FULL", 0)
+    for tag in ("de-x-madeup", "de-Abcd-ZZ", "en-x-other"):
+        assert closest(tag, ["de", "en"]) in (tag[:2], None)
+    assert [len(cache) for cache in caches] == kept
