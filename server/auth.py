@@ -21,14 +21,14 @@ class Keys:
         return bool(self._digests)
 
     def verify(self, authorization: str | None, field: str | None) -> None:
-        """Accept a key from the Authorization header or the `api_key` field; constant in time.
+        """Accept a key from the Authorization header, or else from a field; constant in time.
 
         Raises:
             MissingKey, InvalidKey: a key is needed, and none or another one was sent.
         """
         if not self.are_required:
             return
-        sent = _from_header(authorization) or field
+        sent = key_in(authorization) or field
         if not sent:
             raise MissingKey("Please contact the server operator to get an API key")
         digest = _digest(sent)
@@ -45,6 +45,7 @@ def _digest(key: str) -> bytes:
     return hashlib.sha256(key.encode()).digest()
 
 
-def _from_header(authorization: str | None) -> str | None:
+def key_in(authorization: str | None) -> str | None:
+    """Return the key in an Authorization header; None where it holds something else, or nothing."""
     scheme, _, key = (authorization or "").partition(" ")
     return key.strip() if scheme.lower() in _SCHEMES else None
