@@ -30,6 +30,7 @@ class Variant:
     text: str
     score: float
     finish: str
+    tokens: int  # how many it has
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,7 +204,7 @@ class Reader:
             pieces = [push(token) for token in (*prefix, *hypothesis.tokens)]
             weights = [()] * len(prefix) + [*hypothesis.alignments]
             text, _ = self._restored(text, pieces, weights, tokenizer)
-        return Variant(text, hypothesis.score, hypothesis.finish)
+        return Variant(text, hypothesis.score, hypothesis.finish, len(hypothesis.tokens))
 
     def take(self) -> tuple[str, tuple[Token, ...]]:
         """Return the certain text and the tokens that were not taken before; raises `error`."""

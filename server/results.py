@@ -128,7 +128,7 @@ def _alternatives(parts: Sequence[Part]) -> tuple[Variant, ...]:
 
 def _combined(parts: Sequence[Part], lists: Sequence[tuple[Variant, ...]], rank: int) -> Variant:
     """Put the variants of this rank together; a segment with fewer keeps its own text."""
-    texts, score, is_cut, variants = [], 0.0, False, iter(lists)
+    texts, score, is_cut, tokens, variants = [], 0.0, False, 0, iter(lists)
     for part in parts:
         if isinstance(part, str):
             texts.append(part)
@@ -137,5 +137,6 @@ def _combined(parts: Sequence[Part], lists: Sequence[tuple[Variant, ...]], rank:
         chosen = own[rank] if rank < len(own) else None
         texts.append(chosen.text if chosen else part.text)
         score += chosen.score if chosen else 0.0
+        tokens += chosen.tokens if chosen else len(part.tokens)
         is_cut |= (chosen.finish if chosen else part.finish) == "length"
-    return Variant("".join(texts), score, "length" if is_cut else "stop")
+    return Variant("".join(texts), score, "length" if is_cut else "stop", tokens)

@@ -158,7 +158,10 @@ def _choices(result: Result, first: int, logprobs: dict[str, Any] | None) -> lis
 
 def _usage(results: list[Result]) -> dict[str, int]:
     prompt = sum(result.usage.source_tokens for result in results)
-    completion = sum(result.usage.target_tokens for result in results)
+    completion = sum(
+        sum(variant.tokens for variant in result.hypotheses) or result.usage.target_tokens
+        for result in results
+    )
     return {
         "prompt_tokens": prompt,
         "completion_tokens": completion,

@@ -99,8 +99,8 @@ class CompletionRequest(DecodingFields):
         values = {name: getattr(self, name) for name in DecodingFields.model_fields}
         if self.max_tokens is not None:
             values["max_new_tokens"] = self.max_tokens
-        if self.top_p == 1:  # as its clients send it, also with a temperature of 0
-            values["top_p"] = None
+        if self.top_p == 1 and not (self.temperature or self.do_sample):
+            values["top_p"] = None  # as its clients send it, also with a temperature of 0
         if self.temperature == 0:  # then the same text comes with every seed
             values["seed"] = None
         values["num_beams"] = self._width()
@@ -120,7 +120,7 @@ class CompletionRequest(DecodingFields):
                 raise InvalidRequest(
                     "n and best_of above 1 need beam search: send use_beam_search, and best_of"
                 )
-            return self.num_beams
+            return 1 if self.use_beam_search is False else self.num_beams
         if best_of > 1 and self.num_beams not in (None, best_of):
             raise InvalidRequest("num_beams and best_of contradict each other; send one of them")
         width = self.num_beams or max(best_of, self.choices)

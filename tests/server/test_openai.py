@@ -9,6 +9,7 @@ import openai
 import pytest
 
 from model import Model
+from server.routes.openai_fields import CompletionRequest
 from tests.server.live import Live, crowded, serve
 
 SOURCE = ">>de<< I am tired."
@@ -323,3 +324,31 @@ def test_what_is_not_served_is_refused_by_name(
     assert message in error["message"]
     assert {"message", "type", "param", "code"} <= set(error)
     assert error["type"] == "invalid_request_error"
+
+
+def test_usage_counts_the_tokens_of_every_choice(live: Live) -> None:
+    fields = {"prompt": [SOURCE, SOURCE], "num_beams": 2, "use_beam_search": True, "max_tokens": 3}
+    one, two = (ask(live, **fields, n=n).json() for n in (1, 2))
+    assert [choice["finish_reason"] for choice in two["choices"]] == ["length"] * 4
+    assert one["usage"]["completion_tokens"] == 2 * 3
+    assert two["usage"]["completion_tokens"] == 4 * 3
+    assert two["usage"]["prompt_tokens"] == one["usage"]["prompt_tokens"]
+
+
+@pytest.mark.parametrize(
+    ("sent", "meant"),
+    [
+        ({"use_beam_search": False}, {"num_beams": 1}),
+        ({"use_beam_search": False, "n": 1, "best_of": 1}, {"num_beams": 1}),
+        ({}, {"num_beams": None}),
+        ({"top_p": 1, "temperature": 0.7}, {"top_p": 1}),
+        ({"top_p": 1, "do_sample": True}, {"top_p": 1}),
+        ({"top_p": 1, "temperature": 0}, {"top_p": None}),
+        ({"top_p": 1}, {"top_p": None}),
+    ],
+)
+def test_what_is_said_is_not_left_to_the_models_own_defaults(
+    sent: dict[str, Any], meant: dict[str, Any]
+) -> None:
+    decoding = CompletionRequest(model="m", prompt="a", **sent).decoding()
+    assert {name: getattr(decoding, name) for name in meant} == meant
