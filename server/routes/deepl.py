@@ -155,6 +155,8 @@ def source_code(code: str) -> str:
 @router.post("/v2/languages", include_in_schema=False)
 async def languages(sent: Sent, shared: Shared) -> JSONResponse:
     """List source languages, or targets where `type` says so; formality is never supported."""
+    if unknown := sorted(sent.keys() - {"type", "auth_key"}):
+        raise InvalidRequest(f"{unknown[0][:100]!r} is not a field; known: type, auth_key")
     kind = sent.get("type", "source")
     if kind not in ("source", "target"):
         raise InvalidRequest("Value for 'type' not supported: send source or target")

@@ -377,3 +377,9 @@ def test_quality_is_four_beams_at_least_within_what_is_allowed(
     fields = TranslateFields(text=[SOURCE], target_lang="DE", model_type=kind)
     decoding, used = fields.decoding(usual, allowed)
     assert (decoding.num_beams, used) == expected
+
+
+def test_a_misspelt_field_of_languages_is_not_ignored(live: Live) -> None:
+    answer = live.client.get("/v2/languages", params={"typ": "target"})
+    assert answer.status_code == 400
+    assert "'typ' is not a field; known: type, auth_key" in answer.json()["message"]
