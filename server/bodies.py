@@ -19,6 +19,7 @@ Fields = TypeVar("Fields", bound=BaseModel)
 _FORM = "application/x-www-form-urlencoded"
 _MULTIPART = "multipart/form-data"
 _MAX_ITEMS = 100  # fields of a body, and items of any list but the texts
+_SMALL_BYTES = 2**16
 _BOM = b"\xef\xbb\xbf"
 
 
@@ -93,7 +94,7 @@ async def read_fields(
     if media == _FORM and not body.lstrip().startswith(
         b"{"
     ):  # curl -d says form, whatever it sends
-        fields = _once(_pairs(body, limit), repeated)
+        fields = _once(await _form(body, limit), repeated)
     elif media == _MULTIPART:
         fields = _once(await _multipart(request, body, limit, max_files), repeated)
     elif body.strip():
@@ -126,6 +127,13 @@ def validate(kind: type[Fields], fields: dict[str, Any], *, large: Collection[st
                 f"Invalid request: {name!r} is not a field; known: {known}"
             ) from error
         raise InvalidRequest(f"Invalid request: {name}: {first['msg']}") from error
+
+
+async def _form(body: bytes, limit: int) -> list[tuple[str, str]]:
+    """Read a form; a large one, of which all may be escaped, where nobody else waits for it."""
+    if len(body) <= _SMALL_BYTES:
+        return _pairs(body, limit)
+    return await asyncio.to_thread(_pairs, body, limit)
 
 
 def _pairs(body: bytes, limit: int) -> list[tuple[str, str]]:

@@ -2,7 +2,9 @@
 
 import concurrent.futures
 import json
+import threading
 from typing import Any
+from urllib.parse import parse_qsl
 
 import httpx
 import pytest
@@ -343,3 +345,22 @@ def test_short_texts_are_answered_without_a_worker_thread(
         assert live.post("/detect", {"q": "I am tired."}).status_code == 200
         assert live.post("/translate", short | {"q": "I am tired. " * 200}).status_code == 500
     assert live.post("/translate", short | {"q": "I am tired. " * 200}).status_code == 200
+
+
+def test_a_large_form_is_read_where_nobody_else_waits_for_it(
+    live: Live, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads = []
+
+    def noted(*args: Any, **kwargs: Any) -> list[tuple[str, str]]:
+        threads.append(threading.current_thread().name)
+        return parse_qsl(*args, **kwargs)
+
+    form = {"content-type": "application/x-www-form-urlencoded"}
+    with monkeypatch.context() as patch:
+        patch.setattr("server.bodies.parse_qsl", noted)
+        for count in (10, 200_000):
+            content = "source=en&target=de&q=" + "%41" * count
+            answer = live.client.post("/translate", content=content, headers=form)
+            assert answer.status_code == (200 if count == 10 else 400)
+    assert [name == "http" for name in threads] == [True, True, True, False]  # query, body, twice
