@@ -174,9 +174,9 @@ def test_elements_of_unknown_name_are_inline_unless_they_hold_blocks() -> None:
 def test_rules_say_which_tags_part_and_which_are_untouched() -> None:
     rules = TextRules(
         markup="html",
-        splitting_tags=frozenset({"b"}),
+        splitting_tags=frozenset({"B"}),
         non_splitting_tags=frozenset({"p"}),
-        ignored_tags=frozenset({"i"}),
+        ignored_tags=frozenset({"I"}),
     )
     assert translatable("One <p>two</p> <b>three</b> <i>four</i>", rules) == ["One two", "three"]
 
