@@ -410,6 +410,29 @@ def test_scores_and_alignments_are_those_of_the_tokens() -> None:
     assert all(math.isclose(sum(line), 1, abs_tol=1e-4) for line in best.alignments)
 
 
+def test_scores_of_tokens_asked_for_are_filtered_and_reported_as_those_of_others() -> None:
+    network, length = tiny_network(), 8
+    suppressed = tuple(range(40, 90))
+    options = DecodingOptions(
+        max_new_tokens=length,
+        min_new_tokens=length,
+        num_beams=3,
+        phrases=((30, 31), (20,)),
+        renormalises=True,
+        suppressed=suppressed,
+        wants_scores=True,
+    )
+
+    (best,) = found(options, network)
+
+    table = log_probs(network, best.tokens)[:length]
+    never = torch.tensor([EOS, PAD, *suppressed])
+    left = torch.log_softmax(table.index_fill(1, never, -math.inf), 1)
+    index = torch.tensor(best.tokens)[:, None]
+    assert best.log_probs == pytest.approx(table.gather(1, index)[:, 0].tolist(), abs=1e-4)
+    assert best.score == pytest.approx(float(left.gather(1, index).mean()), abs=1e-4)
+
+
 @pytest.mark.parametrize(
     ("token", "sentence"),
     [
