@@ -101,7 +101,9 @@ class ConstrainedSearch:
         after = beams.after(living, ending)
         progress = tuple(found.progress for found in taken) or self.progress
         best_end = max([self.best_end, *(finished.score for finished in ending)])
-        is_late = self.is_late or not (living and beams.may_beat(best_end, living[0]))
+        is_late = self.is_late or any(
+            best_end >= beams.normalised(best.score, len(best.tokens)) for best in living[:1]
+        )
         return ConstrainedSearch(after, self.phrases, progress, best_end, is_late)
 
     @property

@@ -292,12 +292,14 @@ def begun(**changes: Any) -> ConstrainedSearch:
     return search
 
 
+@pytest.mark.parametrize("early", [False, "never"])
 @pytest.mark.parametrize("end", [-0.1, -20.0])
 def test_once_an_end_beats_all_that_lives_what_lacks_phrases_goes_on_with_nothing_else(
-    end: float,
+    end: float, early: Any
 ) -> None:
     first = candidates((6, -3.0), (4, -9.0), (3, -9.0), (EOS, end), (7, -8.0))
-    search = begun().advance([first, candidates((8, -1.0), (4, -9.0), (3, -9.0), (2, -9.0))])
+    search = begun(early_stopping=early)
+    search = search.advance([first, candidates((8, -1.0), (4, -9.0), (3, -9.0), (2, -9.0))])
     assert [live.tokens for live in search.live] == [(5, 7), (7, 8)]
 
     search = search.advance(
@@ -339,6 +341,15 @@ def test_where_a_continuing_token_could_undo_the_phrase_the_end_is_asked_for() -
 
     asked = dict(zip([live.tokens for live in search.live], search.asked, strict=True))
     assert asked == {(5, 7): (8, 7), (7, 8): (EOS,)}
+
+
+@pytest.mark.parametrize(("end", "finished"), [(-1.05, 1), (-1.3, 0)])
+def test_an_end_counts_among_the_first_of_its_bank_only(end: float, finished: int) -> None:
+    first = candidates((6, -1.0), (4, -1.1), (3, -1.2), (EOS, end), (7, -0.5))
+
+    search = begun().advance([first, candidates((8, -9.0), (4, -9.5), (3, -9.6), (2, -9.7))])
+
+    assert len(search.beams.finished) == finished
 
 
 def test_an_end_without_the_phrase_is_returned_only_where_there_is_no_other() -> None:
@@ -397,6 +408,29 @@ def test_scores_and_alignments_are_those_of_the_tokens() -> None:
     assert best.log_probs == pytest.approx(expected, abs=1e-4)
     assert len(best.alignments) == len(best.tokens)
     assert all(math.isclose(sum(line), 1, abs_tol=1e-4) for line in best.alignments)
+
+
+def test_scores_of_tokens_asked_for_are_filtered_and_reported_as_those_of_others() -> None:
+    network, length = tiny_network(), 8
+    suppressed = tuple(range(40, 90))
+    options = DecodingOptions(
+        max_new_tokens=length,
+        min_new_tokens=length,
+        num_beams=3,
+        phrases=((30, 31), (20,)),
+        renormalises=True,
+        suppressed=suppressed,
+        wants_scores=True,
+    )
+
+    (best,) = found(options, network)
+
+    table = log_probs(network, best.tokens)[:length]
+    never = torch.tensor([EOS, PAD, *suppressed])
+    left = torch.log_softmax(table.index_fill(1, never, -math.inf), 1)
+    index = torch.tensor(best.tokens)[:, None]
+    assert best.log_probs == pytest.approx(table.gather(1, index)[:, 0].tolist(), abs=1e-4)
+    assert best.score == pytest.approx(float(left.gather(1, index).mean()), abs=1e-4)
 
 
 @pytest.mark.parametrize(

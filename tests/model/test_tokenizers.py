@@ -274,7 +274,7 @@ def test_words_inside_a_target_read_as_they_were_given(case: Case, word: str) ->
     assert ours.decode(found).removeprefix(" ") == word  # and at the beginning
 
 
-@pytest.mark.parametrize("word", ["Zeit", "翻译", "時間", "말"])
+@pytest.mark.parametrize("word", ["Zeit", "nd", "翻译", "時間", "말"])
 def test_words_of_scripts_without_spaces_follow_others_directly(case: Case, word: str) -> None:
     ours = case.ours
 
