@@ -242,41 +242,6 @@ def test_a_phrase_that_the_best_target_holds_anyway_does_not_change_it(
     assert not any(outcome.hypotheses[0].missing for outcome in after)
 
 
-def test_no_continuing_token_follows_a_phrase_that_counts(runner: Runner) -> None:
-    rng = random.Random(1)
-    requests, marked, followed = [], [], 0
-    for _ in range(24):
-        phrases = random_phrases(rng, 96, 10)
-        options = DecodingOptions(max_new_tokens=20, num_beams=4, phrases=phrases)
-        requests.append(Request(random_source(rng, 96, 9), options))
-        others = {*range(1, 95)}.difference(*phrases)  # a phrase begins a word
-        continuing = frozenset(rng.sample(sorted(others), 70))
-        marked.append(replace(requests[-1], options=replace(options, continuing=continuing)))
-
-    plain, found = run_together(runner, requests, rng), run_together(runner, marked, rng)
-
-    for request, before, after in zip(marked, plain, found, strict=True):
-        followed += is_followed(request.options, before.hypotheses[0].tokens)
-        assert after.hypotheses[0].missing == ()
-        assert not is_followed(request.options, after.hypotheses[0].tokens)
-    assert followed > 6, "it would make no difference"
-
-
-def is_followed(options: DecodingOptions, tokens: Sequence[int]) -> bool:
-    """Whether some phrase occurs only with continuing tokens behind it."""
-    kept = []
-    for phrase in options.phrases:
-        ends = [
-            at + len(phrase)
-            for at in range(len(tokens))
-            if tuple(tokens[at : at + len(phrase)]) == phrase
-        ]
-        kept.append(
-            any(end == len(tokens) or tokens[end] not in options.continuing for end in ends)
-        )
-    return not all(kept)
-
-
 def candidates(*pairs: tuple[int, float]) -> Candidates:
     return Candidates([token for token, _ in pairs], [log_prob for _, log_prob in pairs])
 
@@ -331,16 +296,6 @@ def test_phrases_begin_in_time_before_the_limit_and_a_forced_end(
 
     is_begun = [7 in live.tokens for live in search.live]
     assert all(is_begun) == is_time
-
-
-def test_where_a_continuing_token_could_undo_the_phrase_the_end_is_asked_for() -> None:
-    search = begun(continuing=frozenset({6}))
-    first = candidates((6, -1.0), (4, -1.0), (3, -9.0), (2, -9.0), (7, -1.0))
-
-    search = search.advance([first, candidates((8, -0.1), (4, -9.0), (3, -9.0), (2, -9.0))])
-
-    asked = dict(zip([live.tokens for live in search.live], search.asked, strict=True))
-    assert asked == {(5, 7): (8, 7), (7, 8): (EOS,)}
 
 
 @pytest.mark.parametrize(("end", "finished"), [(-1.05, 1), (-1.3, 0)])
