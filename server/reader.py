@@ -65,7 +65,6 @@ class Reader:
     variants: tuple[Variant, ...] = ()
     aligned: Aligned | None = None  # where alignments were asked for, at the end
     preview: str | None = None  # new since it was taken; empty takes back the last one
-    _found: tuple[Hypothesis, ...] = ()  # to become variants
     _detokenizer: Detokenizer | None = None
     _waiter: asyncio.Future[None] | None = None
     _prefix: int = 0  # characters of `text` that the target's prefix gave
@@ -114,39 +113,21 @@ class Reader:
         if self.request.previews:
             preview = self._previewed(update.preview, tokenizer)
             self.preview = preview if preview or self._shown_preview else None
-        self._conclude(update, tokenizer)
+        if self._wants_variants:
+            self.variants = tuple(self._variant(each, tokenizer) for each in update.hypotheses)
+        if self.finish is not None:
+            self._finish(tokenizer)
+        self.timings = update.timings
         self._wake()
 
-    def _conclude(self, update: Update, tokenizer: Tokenizer) -> None:
-        """Keep what comes with the end."""
-        self.timings = update.timings
-        if self._wants_variants:
-            self._found = update.hypotheses
-        if self.masked is None:
-            self._read_variants(tokenizer)
-        if self.is_over and self.reports_alignments:
+    def _finish(self, tokenizer: Tokenizer) -> None:
+        """Make of what was generated what is reported."""
+        if self.masked is not None:
+            pieces = [token.text for token in self.tokens]
+            weights = [token.alignment for token in self.tokens]
+            self.text, self.misplaced = self._restored(self.text, pieces, weights, tokenizer)
+        if self.reports_alignments:
             self.aligned = self._aligned(tokenizer)
-
-    @property
-    def work(self) -> int:
-        """About how much `restore` has to do; 0 where there is nothing to restore."""
-        if self.masked is None or self.finish is None:
-            return 0
-        places = len(self.masked.stand_ins) + len(self.masked.tags)
-        return (1 + places) * (1 + len(self.tokens)) * (1 + len(self._found))
-
-    def restore(self, tokenizer: Tokenizer) -> None:
-        """Put the target into what its segment holds besides words; once, when it is over."""
-        pieces = [token.text for token in self.tokens]
-        weights = [token.alignment for token in self.tokens]
-        self.text, self.misplaced = self._restored(self.text, pieces, weights, tokenizer)
-        self._read_variants(tokenizer)
-        if not self.reports_alignments:  # which are large, and of no more use
-            self.tokens = [token._replace(alignment=()) for token in self.tokens]
-
-    def _read_variants(self, tokenizer: Tokenizer) -> None:
-        self.variants = tuple(self._variant(each, tokenizer) for each in self._found)
-        self._found = ()
 
     def _restored(
         self,

@@ -41,9 +41,6 @@ class Door(Protocol):
     def forget(self, accepted: dict[int, Reader]) -> None:
         """Cancel those that have not ended."""
 
-    async def restore(self, reader: Reader) -> None:
-        """Put the target of one that is over into what its segment holds besides words."""
-
 
 class Reading:
     """A request's texts while they are generated; leaving the `async with` cancels the rest.
@@ -123,11 +120,11 @@ class Reading:
 
     async def _end(self, reader: Reader) -> None:
         """Wait until a reader is over, its alternatives too, and let the next window follow."""
-        for each in (reader, reader.others):
-            if each is not None:
-                await each.end()
-                self._read += 1
-                await self._door.restore(each)
+        await reader.end()
+        self._read += 1
+        if reader.others is not None:
+            await reader.others.end()
+            self._read += 1
         if reader.misplaced and reader.forcing is not None:
             self._force(reader)
         self._submit()
@@ -144,7 +141,6 @@ class Reading:
         if reader.misplaced and reader.forcing is not None:
             with contextlib.suppress(ServiceError):  # what there is will do, with its warnings
                 await reader.forcing.end()
-                await self._door.restore(reader.forcing)
             self._read += 1
             reader.adopt(reader.forcing)
 

@@ -12,7 +12,7 @@ from typing import TypeVar
 from model import Card, OutsideVocabulary, Prompt, Tokenizer
 from server.decoding_fields import DecodingFields
 from server.engine import Engine
-from server.errors import GenerationFailed, InvalidRequest, TooLarge, UnsupportedLanguage
+from server.errors import InvalidRequest, TooLarge, UnsupportedLanguage
 from server.messages import Update
 from server.preparation import Preparation, Wishes
 from server.reader import Reader
@@ -30,7 +30,6 @@ _Result = TypeVar("_Result")
 
 
 _FEW, _SHORT_CHARACTERS = 16, 1000  # together: they take half a millisecond or one
-_MUCH_WORK = 1000  # for a reader to restore: two or three milliseconds
 
 
 async def read_through(texts: Sequence[str], work: Callable[[], _Result]) -> _Result:
@@ -171,24 +170,6 @@ class Translator:
             del self._readers[identity]
         if unfinished:
             self.engine.cancel(unfinished)
-
-    async def restore(self, reader: Reader) -> None:
-        """Put a target into what its segment holds besides words, on a thread if that takes long.
-
-        Raises:
-            GenerationFailed: it could not be put together, which is our fault.
-        """
-        if not reader.work:
-            return
-        try:
-            if reader.work > _MUCH_WORK:
-                await asyncio.to_thread(reader.restore, self.tokenizer)
-            else:
-                reader.restore(self.tokenizer)
-                await asyncio.sleep(0)  # others have their turn between those of a long text
-        except Exception as error:
-            logger.exception("a target could not be put together")
-            raise GenerationFailed("something failed in the server; its log has more") from error
 
     def _publish(self, updates: Sequence[Update]) -> None:
         self._loop.call_soon_threadsafe(self._deliver, updates)

@@ -1,30 +1,20 @@
 """What a model leaves out is decoded once more, forced; whatever happens, it is in the answer."""
 
 import asyncio
-import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from types import MappingProxyType
 
 import pytest
 
-from model import Arrival, DecodingOptions, Tokenizer
+from model import Arrival
 from server.decoding_fields import DecodingFields
-from server.errors import GenerationFailed
-from server.generation import Finish
-from server.messages import Request, Update
 from server.preparation import Wishes
-from server.reader import Reader
 from server.reading import Delta
 from server.results import Result
-from server.text.cutting import cut
-from server.text.masking import mask
 from server.text.rules import PLAIN, TextRules
 from tests.server.fakes import EchoRunner
-from tests.server.test_translator import LETTERS as VOCABULARY
-from tests.server.test_translator import Letters, build
-
-LETTERS = Letters()
+from tests.server.test_translator import LETTERS, build
 
 HTML = TextRules(markup="html")
 
@@ -32,7 +22,7 @@ HTML = TextRules(markup="html")
 class Forgetful(EchoRunner):
     """Repeats all but capital letters, which are in the target only where they are forced."""
 
-    forgets = frozenset(map(VOCABULARY.index, "ABCDEFGHIJKLMNOPQRSTUVWXYZ"))
+    forgets = frozenset(map(LETTERS.index, "ABCDEFGHIJKLMNOPQRSTUVWXYZ"))
     searches = 0
 
     def admit(self, arrivals: Sequence[Arrival]) -> None:
@@ -123,45 +113,6 @@ def test_tags_and_references_are_put_into_what_comes_out() -> None:
     assert result.text.startswith("<p>")
     assert result.text.endswith("</p>\n<p>me, too?</p>")
     assert "".join(delta.text for delta in deltas) == result.text
-
-
-class Watched(Reader):
-    """Tells on which thread it is restored, or fails at it."""
-
-    fails = False
-    thread: threading.Thread | None = None
-
-    def restore(self, tokenizer: Tokenizer) -> None:
-        self.thread = threading.current_thread()
-        if self.fails:
-            raise RuntimeError("restoring failed")
-
-
-def watched(words: int) -> Watched:
-    tags = "<b>so</b> " * words
-    (segment,) = (s for s in cut(f"<p>{tags}so</p>", "en", HTML) if s.is_translatable)
-    request = Request((3, 0), DecodingOptions(max_new_tokens=9))
-    reader = Watched(request, masked=mask(segment, lambda text: True))
-    tokens = LETTERS.encode_target("so so")
-    update = Update(1, tokens, (0.0,) * len(tokens), finish=Finish.STOP)
-    reader.receive(update, LETTERS)
-    return reader
-
-
-def test_much_is_put_together_on_a_thread_and_little_at_once() -> None:
-    little, much, failing = watched(1), watched(300), watched(1)
-    failing.fails = True
-
-    async def run() -> None:
-        translator = build(EchoRunner())
-        await translator.restore(little)
-        await translator.restore(much)
-        with pytest.raises(GenerationFailed, match="the server; its log has more"):
-            await translator.restore(failing)
-
-    asyncio.run(run())
-    assert little.thread is threading.current_thread()
-    assert much.thread not in (None, threading.current_thread())
 
 
 def test_the_usage_and_finish_are_those_of_the_text_that_was_taken() -> None:
