@@ -179,9 +179,9 @@ class Translator:
         for update in updates:
             if reader := self._readers.get(update.id):
                 self._receive(reader, update)
-                if update.finish is None and reader.is_over:
+                if update.finish is None and reader.has_ended:
                     stopped.append(update.id)
-                if update.finish is not None or reader.is_over:
+                if update.finish is not None or reader.has_ended:
                     del self._readers[update.id]
         if stopped:  # by a stop string, of which the engine knows nothing
             self.engine.cancel(stopped)
