@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -16,6 +17,9 @@ from server.text.projection import restore
 logger = logging.getLogger(__name__)
 
 _LONG = 20_000  # weights of attention from which on it takes too long for the event loop: 10 ms
+_thread = ThreadPoolExecutor(
+    1, "text"
+)  # more would wait for each other, and the event loop for all
 
 
 class Token(NamedTuple):
@@ -128,7 +132,7 @@ class Reader:
         if self.finish is not None and self._is_long(update.hypotheses):
             self._is_put_together = False
             loop = asyncio.get_running_loop()
-            work = loop.run_in_executor(None, self._finish, update.hypotheses, tokenizer)
+            work = loop.run_in_executor(_thread, self._finish, update.hypotheses, tokenizer)
             work.add_done_callback(self._finished)
             return
         if self.finish is not None:

@@ -17,6 +17,7 @@ from server.preparation import Wishes
 from server.reading import Delta
 from server.results import Result
 from server.text.masking import Masked
+from server.text.projection import restore
 from server.text.rules import PLAIN, TextRules
 from tests.server.fakes import EchoRunner
 from tests.server.test_translator import LETTERS, build
@@ -131,7 +132,7 @@ def test_the_usage_and_finish_are_those_of_the_text_that_was_taken() -> None:
 def test_what_is_long_is_put_together_on_a_thread_and_is_the_same(
     limit: int, fields: dict[str, float], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    threads, restore = set(), reader.restore
+    threads = set[bool]()
 
     def noted(*given: Any) -> Any:
         threads.add(threading.current_thread() is threading.main_thread())
@@ -162,7 +163,6 @@ def test_what_cannot_be_put_together_fails_rather_than_show_what_stands_in(
 def test_a_search_that_cannot_be_put_together_costs_a_warning(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    restore = reader.restore
 
     def broken(masked: Masked, target: Sequence[str], *more: Any) -> Any:
         if "CD" in "".join(target):
