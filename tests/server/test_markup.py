@@ -181,6 +181,15 @@ def test_rules_say_which_tags_part_and_which_are_untouched() -> None:
     assert translatable("One <p>two</p> <b>three</b> <i>four</i>", rules) == ["One two", "three"]
 
 
+def test_an_image_between_words_keeps_the_space_on_both_sides() -> None:
+    smile = '<img class="emoji" src="a.png">'
+    block = only(f"<p>Good {smile} <b>day</b></p>", HTML)
+    assert block.text == "Good day"
+    assert [tag.raw for tag in block.tags] == [f"{smile} ", "<b>", "</b>"]
+    for text in (f"Good {smile}day", f"Good{smile} day"):
+        assert only(f"<p>{text}</p>", HTML).tags[0].raw == smile
+
+
 # -- xml -------------------------------------------------------------------------------------
 
 
