@@ -34,7 +34,6 @@ from model.tokenizers.contract import (
     Prompt,
     Tokenizer,
     UnknownDirection,
-    continuing_tokens,
 )
 
 __all__ = [
@@ -58,7 +57,6 @@ __all__ = [
     "Tokenizer",
     "UnknownDirection",
     "UnsupportedModel",
-    "continuing_tokens",
     "describe",
     "load",
     "resolve",

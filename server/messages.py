@@ -49,11 +49,6 @@ class Update:
     finish: Finish | None = None
     timings: Timings | None = None
 
-    @property
-    def missing_phrases(self) -> tuple[int, ...]:
-        """Which of the options' phrases the target lacks, by index, once its search has ended."""
-        return self.hypotheses[0].missing if self.hypotheses else ()
-
 
 def begun(request: Request, identity: int, group: int, now: float, timeout_s: float) -> Generation:
     """Return what the engine makes of a request that it accepts now."""

@@ -1,7 +1,9 @@
 """One generation as its reader sees it: updates in, text that is certain out."""
 
 import asyncio
+import logging
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -11,6 +13,13 @@ from server.generation import Finish
 from server.messages import Request, Timings, Update
 from server.text.masking import Masked
 from server.text.projection import restore
+
+logger = logging.getLogger(__name__)
+
+_LONG = 20_000  # weights of attention from which on it takes too long for the event loop: 10 ms
+_thread = ThreadPoolExecutor(
+    1, "text"
+)  # more would wait for each other, and the event loop for all
 
 
 class Token(NamedTuple):
@@ -72,10 +81,16 @@ class Reader:
     _shown: int = 0  # characters of `text` that were taken
     _shown_preview: str = ""
     _shown_tokens: int = 0
+    _is_put_together: bool = True  # False while a thread does it
 
     @property
     def is_over(self) -> bool:
         """Whether nothing more will be read."""
+        return self.has_ended and self._is_put_together
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether nothing more is to be received."""
         return self.finish is not None or self.error is not None
 
     async def news(self) -> None:
@@ -93,7 +108,7 @@ class Reader:
         self.take()
 
     def receive(self, update: Update, tokenizer: Tokenizer) -> None:
-        """Read an update; whoever waits is woken."""
+        """Read an update; whoever waits is woken. What is long is put together on a thread."""
         detokenizer = self._detokenizer or self._begun(tokenizer)
         aligned = update.alignments or ((),) * len(update.tokens)
         begun = "" if self.tokens else self.text  # the first token tells the prefix as well
@@ -108,27 +123,50 @@ class Reader:
             elif self._extend(text):
                 break
         self.text += "".join(texts)
-        if update.finish is not None and not self.is_over:
+        if update.finish is not None and not self.has_ended:
             self._extend(detokenizer.finish())
             self._end(update.finish)
         if self.request.previews:
             preview = self._previewed(update.preview, tokenizer)
             self.preview = preview if preview or self._shown_preview else None
-        if self._wants_variants:
-            self.variants = tuple(self._variant(each, tokenizer) for each in update.hypotheses)
-        if self.finish is not None:
-            self._finish(tokenizer)
         self.timings = update.timings
+        if self.finish is not None and self._is_long(update.hypotheses):
+            self._is_put_together = False
+            loop = asyncio.get_running_loop()
+            work = loop.run_in_executor(_thread, self._finish, update.hypotheses, tokenizer)
+            work.add_done_callback(self._finished)
+            return
+        if self.finish is not None:
+            self._finish(update.hypotheses, tokenizer)
         self._wake()
 
-    def _finish(self, tokenizer: Tokenizer) -> None:
+    def _is_long(self, hypotheses: Sequence[Hypothesis]) -> bool:
+        """Whether it takes long to put the target together."""
+        if self.masked is None:
+            return False
+        width = len(self.request.source) + len(self.masked.tags)
+        height = len(self.tokens) + sum(len(each.tokens) for each in hypotheses)
+        return width * height > _LONG
+
+    def _finished(self, work: "asyncio.Future[None]") -> None:
+        self._is_put_together = True
+        if not work.cancelled() and (error := work.exception()):
+            logger.error("a target could not be put together", exc_info=error)
+            self.fail()
+        self._wake()
+
+    def _finish(self, hypotheses: Sequence[Hypothesis], tokenizer: Tokenizer) -> None:
         """Make of what was generated what is reported."""
+        if self._wants_variants:
+            self.variants = tuple(self._variant(each, tokenizer) for each in hypotheses)
         if self.masked is not None:
             pieces = [token.text for token in self.tokens]
             weights = [token.alignment for token in self.tokens]
             self.text, self.misplaced = self._restored(self.text, pieces, weights, tokenizer)
         if self.reports_alignments:
             self.aligned = self._aligned(tokenizer)
+        elif self.masked is not None:  # megabytes for a long sentence, which nobody reads again
+            self.tokens = [token._replace(alignment=()) for token in self.tokens]
 
     def _restored(
         self,
@@ -168,7 +206,8 @@ class Reader:
         return self._detokenizer
 
     def fail(self) -> None:
-        """End with an error; whoever waits is woken."""
+        """End with an error, whatever has come; whoever waits is woken."""
+        self.finish = None  # what could not be put together is no text
         self._end(Finish.ERROR)
         self._wake()
 
@@ -183,7 +222,7 @@ class Reader:
 
     def _previewed(self, tokens: tuple[int, ...], tokenizer: Tokenizer) -> str:
         """Return what `tokens` would add to the text that may be taken; nothing at the end."""
-        if self.is_over or not tokens:
+        if self.has_ended or not tokens:
             return ""
         certain = (*self.request.options.target_prefix, *(token.id for token in self.tokens))
         text = tokenizer.decode((*certain, *tokens))
@@ -225,7 +264,7 @@ class Reader:
         end = self._first_stop(self.text, max(self._prefix, start - longest + 1))
         if end is not None:
             self.text, self.finish = self.text[:end], "stop_string"
-        return self.is_over
+        return self.has_ended
 
     def _first_stop(self, text: str, begin: int) -> int | None:
         """Return where the first stop string from `begin` on appears."""
@@ -233,7 +272,7 @@ class Reader:
         return min((place for place in found if place >= 0), default=None)
 
     def _end(self, finish: Finish) -> None:
-        if self.is_over:  # the last piece of text brought a stop string
+        if self.has_ended:  # the last piece of text brought a stop string
             return
         if finish is Finish.TIMEOUT:
             self.error = DeadlineExceeded("the request did not finish within its time")
@@ -245,7 +284,7 @@ class Reader:
     @property
     def _certain(self) -> int:
         """How many characters may be taken."""
-        if self.masked is not None and self.finish is None:
+        if self.masked is not None and not self.is_over:
             return 0
         return max(self._shown, len(self.text) - self._may_become_a_stop())
 

@@ -18,7 +18,7 @@ from server.preparation import Preparation, Wishes
 from server.reader import Reader
 from server.reading import Reading
 from server.results import Part, Text
-from server.text.cutting import cut
+from server.text.cutting import cut, spaced
 from server.text.languages import LONGEST_TAG, Detection, closest
 from server.text.rules import PLAIN, TextRules
 from server.text.segmentation import clauses
@@ -179,9 +179,9 @@ class Translator:
         for update in updates:
             if reader := self._readers.get(update.id):
                 self._receive(reader, update)
-                if update.finish is None and reader.is_over:
+                if update.finish is None and reader.has_ended:
                     stopped.append(update.id)
-                if update.finish is not None or reader.is_over:
+                if update.finish is not None or reader.has_ended:
                     del self._readers[update.id]
         if stopped:  # by a stop string, of which the engine knows nothing
             self.engine.cancel(stopped)
@@ -210,7 +210,7 @@ class Translator:
             return Text([text], detected)
         parts: list[Part] = []
         warnings = []
-        for piece in cut(text, language, rules):
+        for piece in spaced(cut(text, language, rules), target):
             found = self._parts_of(piece, language, target, preparation)
             count = sum(not isinstance(part, str) for part in found)
             if count > 1:
@@ -237,7 +237,7 @@ class Translator:
                 raise TooLarge(str(error)) from error
             return [
                 preparation.translation(each, source, target) if each.is_translatable else each.text
-                for each in found
+                for each in spaced(found, target)
             ]
 
     def verify_size(self, texts: Sequence[str]) -> None:

@@ -79,14 +79,27 @@ def test_the_commands_of_the_readme_work_as_written() -> None:
 @pytest.mark.skipif(
     not (ROOT / ".venv/installed").exists(), reason="needs what make install builds"
 )
-def test_the_command_line_of_the_readme_works_as_written() -> None:
-    (command,) = [command for command in COMMANDS if "stele translate" in command]
-    assert "station" in _shell(command).lower()
+def test_the_command_line_of_the_readme_works_as_written(tmp_path: Path) -> None:
+    lines, files = (command for command in COMMANDS if "stele translate" in command)
+    assert "station" in _shell(lines).lower()
+
+    (tmp_path / ".venv").symlink_to(ROOT / ".venv")
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site/index.html").write_text("<p>Where is the <b>hotel</b>?</p>\n")
+    (tmp_path / "terms.tsv").write_text("hotel\tHerberge\n")
+    _shell(files, tmp_path)
+    assert "Herberge</b>" in (tmp_path / "site-de/index.html").read_text()
 
 
-def _shell(command: str) -> str:
+def _shell(command: str, folder: Path = ROOT) -> str:
     done = subprocess.run(
-        command, shell=True, cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=90
+        command,
+        shell=True,
+        cwd=folder,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=90,
     )
     assert done.returncode == 0, done.stderr
     return done.stdout

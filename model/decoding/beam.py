@@ -83,7 +83,7 @@ class BeamSearch:
             finished = tuple(ranked[:beams])
         is_full = _is_full(finished, beams)
         is_improvable = self.is_improvable and (
-            not is_full or self.may_beat(finished[-1].score, live[0])
+            not is_full or self._may_improve(live[0], finished[-1])
         )
         is_over = is_full and options.early_stopping is True
         has_ended = not is_improvable or is_over or not living
@@ -146,18 +146,19 @@ class BeamSearch:
             self.options.forced_eos is not None and generated == self.options.max_new_tokens
         )
         finish: Literal["stop", "length"] = "stop" if is_end and not was_forced else "length"
-        return Finished(last, self._normalised(score, generated), finish, missing)
+        return Finished(last, self.normalised(score, generated), finish, missing)
 
-    def _normalised(self, score: float, length: int) -> float:
+    def normalised(self, score: float, length: int) -> float:
+        """Return what a hypothesis is ranked by, from the sum of its log-probabilities."""
         return float(score / length**self.options.length_penalty)
 
-    def may_beat(self, score: float, best: Live) -> bool:
-        """Whether the best hypothesis after the next token could come to beat a finished one."""
+    def _may_improve(self, best: Live, worst: Finished) -> bool:
+        """Whether the best live hypothesis could still beat the worst finished one."""
         penalty, early = self.options.length_penalty, self.options.early_stopping
         is_patient = early == "never" and penalty > 0
         generated = len(self.live[0].tokens) + 1
         length = self.options.max_new_tokens if is_patient else generated
-        return self._normalised(best.score, length) > score
+        return self.normalised(best.score, length) > worst.score
 
     @property
     def hypotheses(self) -> tuple[Hypothesis, ...]:

@@ -49,7 +49,7 @@ class ConstrainedSearch:
     @classmethod
     def begin(cls, options: DecodingOptions, eos: int) -> "ConstrainedSearch":
         """Start from the target's prefix, which counts for no phrase."""
-        phrases = Phrases(options.phrases, options.continuing)
+        phrases = Phrases(options.phrases)
         return cls(BeamSearch.begin(options, eos), phrases, (phrases.begin(),))
 
     @property
@@ -64,12 +64,8 @@ class ConstrainedSearch:
 
     @property
     def asked(self) -> Sequence[tuple[int, ...]]:
-        """By live hypothesis the tokens that begin or continue a phrase that it lacks.
-
-        The end, too, where other likely tokens might undo a phrase.
-        """
-        advancing, end = self.phrases.advancing, (self.beams.eos,)
-        return [advancing(each) + (() if each.open is None else end) for each in self.progress]
+        """By live hypothesis the tokens that begin or continue a phrase that it lacks."""
+        return [*map(self.phrases.advancing, self.progress)]
 
     @property
     def certain(self) -> int:
@@ -101,7 +97,9 @@ class ConstrainedSearch:
         after = beams.after(living, ending)
         progress = tuple(found.progress for found in taken) or self.progress
         best_end = max([self.best_end, *(finished.score for finished in ending)])
-        is_late = self.is_late or not (living and beams.may_beat(best_end, living[0]))
+        is_late = self.is_late or any(
+            best_end >= beams.normalised(best.score, len(best.tokens)) for best in living[:1]
+        )
         return ConstrainedSearch(after, self.phrases, progress, best_end, is_late)
 
     @property

@@ -34,8 +34,6 @@ class DecodingOptions:
         suppressed: tokens never generated, besides the model's own.
         phrases: token sequences that the target must contain behind its prefix, as often as they
             are given; a search that did not manage says so, see `Hypothesis.missing`.
-        continuing: tokens that must not follow a phrase at once, for they would make another word
-            of its last; a phrase that they follow does not count.
         wants_scores: whether to compute each token's log-probability, before filters.
         alignments: source-target attention to report: the average of all decoder layers, or a
             layer's by its index; None for none.
@@ -62,7 +60,6 @@ class DecodingOptions:
     forced_eos: int | None = None
     suppressed: tuple[int, ...] = ()
     phrases: tuple[tuple[int, ...], ...] = ()
-    continuing: frozenset[int] = frozenset()
     wants_scores: bool = False
     alignments: Literal["average"] | int | None = None
 

@@ -12,14 +12,11 @@ class Progress(NamedTuple):
             any is left.
         left: by phrase of different ones, how often it must still occur.
         needed: tokens that are enough to fulfil all that is left.
-        open: what is left after all if the next token continues the newest word; None if that
-            makes no difference.
     """
 
     node: int
     left: tuple[int, ...]
     needed: int
-    open: tuple[int, ...] | None = None
 
 
 class Phrases:
@@ -27,14 +24,11 @@ class Phrases:
 
     So a phrase that is begun and broken off falls back to the longest end of it that still begins
     one, and phrases may overlap each other and themselves. One that is given twice must occur
-    twice. What a continuing token follows has not occurred.
+    twice.
     """
 
-    def __init__(
-        self, phrases: Sequence[Sequence[int]], continuing: frozenset[int] = frozenset()
-    ) -> None:
-        """Take phrases that are not empty, and the tokens that make another word of their last."""
-        self._continuing = continuing
+    def __init__(self, phrases: Sequence[Sequence[int]]) -> None:
+        """Take phrases that are not empty."""
         self._given = [tuple(phrase) for phrase in phrases]
         self._different = [*dict.fromkeys(self._given)]
         self._children: list[dict[int, int]] = [{}]
@@ -81,20 +75,16 @@ class Phrases:
 
     def after(self, progress: Progress, token: int) -> Progress:
         """Return the progress of a hypothesis with one token more."""
-        before = progress.left
-        if progress.open is not None and token in self._continuing:
-            before = progress.open
-        elif not progress.needed:
-            return progress._replace(open=None)
+        if not progress.needed:
+            return progress
         node = self._next(progress.node, token)
         if not node and not progress.node:
             return progress
-        left = before
+        left = progress.left
         for phrase in self._ended[node]:
             if left[phrase]:
                 left = (*left[:phrase], left[phrase] - 1, *left[phrase + 1 :])
-        is_open = left is not before and bool(self._continuing)
-        return Progress(node, left, self._needed(node, left), before if is_open else None)
+        return Progress(node, left, self._needed(node, left))
 
     def _needed(self, node: int, left: Sequence[int]) -> int:
         pairs = zip(left, self._different, strict=True)

@@ -1,6 +1,5 @@
 """What every tokenizer offers, whatever files it comes from."""
 
-import unicodedata
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
@@ -108,21 +107,6 @@ def inside(tokenizer: Tokenizer, text: str, *, is_spaced: bool) -> tuple[int, ..
         if is_same and not any(map(tokenizer.is_special, found)):
             return found
     return None
-
-
-def continuing_tokens(tokenizer: Tokenizer, vocabulary: int) -> frozenset[int]:
-    """Return the target tokens that go on with the word before them, for `DecodingOptions`.
-
-    It reads all of the vocabulary: keep it. It is for scripts that put spaces between words.
-    """
-    known = tokenizer.encode_target(_BEFORE[0])
-    before = len(tokenizer.decode(known))
-    texts = ((token, tokenizer.decode((*known, token))[before:]) for token in range(vocabulary))
-    return frozenset(token for token, text in texts if text and _is_of_a_word(text[0]))
-
-
-def _is_of_a_word(character: str) -> bool:
-    return unicodedata.category(character)[0] in "LMN"  # a letter, a mark, or a number
 
 
 def joined(detokenizer: Detokenizer, ids: Iterable[int]) -> str:

@@ -49,11 +49,11 @@ class Elements:
     """
 
     def __init__(self, tokens: Sequence[Token], rules: TextRules) -> None:
-        self._tokens, self._rules = tokens, rules
-        self._is_html = rules.markup == "html"
+        self._tokens, self._is_html = tokens, rules.markup == "html"
+        self._ignored = self._names(rules.ignored_tags)
         self._ends: dict[int, int] = {}  # {start: end tag}
         self.stops = self._found()
-        self.parting = self._parting()
+        self.parting = self._parting(rules)
         wanted = (token.translates is True for token in tokens)
         self._wanted = [0, *accumulate(wanted)]
 
@@ -64,7 +64,7 @@ class Elements:
     def is_untouched(self, position: int) -> bool:
         """Whether the element that starts there is not translated, nor what is in it."""
         token = self._tokens[position]
-        if token.name in self._rules.ignored_tags:
+        if token.name in self._ignored:
             return True
         if token.translates is not None:
             return not token.translates
@@ -72,7 +72,7 @@ class Elements:
 
     def holds_wanted(self, position: int) -> bool:
         """Whether within the element something asks to be translated nevertheless."""
-        if self._tokens[position].name in self._rules.ignored_tags:
+        if self._tokens[position].name in self._ignored:
             return False
         return self._wanted[self.stop(position)] > self._wanted[position + 1]
 
@@ -110,14 +110,19 @@ class Elements:
             stops[nesting.end()] = len(self._tokens)
         return stops
 
-    def _parting(self) -> set[int]:
-        rules = self._rules
-        names = (_BLOCKS if self._is_html else frozenset()) | rules.splitting_tags
+    def _names(self, names: frozenset[str]) -> frozenset[str]:
+        """Return a rule's names as tokens have them."""
+        return frozenset(map(str.lower, names)) if self._is_html else names
+
+    def _parting(self, rules: TextRules) -> set[int]:
+        known = _BLOCKS if self._is_html else frozenset[str]()
+        names = known | self._names(rules.splitting_tags)
         tags = {i for i, t in enumerate(self._tokens) if t.kind in ("open", "close", "void")}
         found = {i for i in tags if self._tokens[i].name in names}
         if not self._is_html and rules.finds_outline:
             found |= self._outline()
-        return {i for i in found if self._tokens[i].name not in rules.non_splitting_tags}
+        others = self._names(rules.non_splitting_tags)
+        return {i for i in found if self._tokens[i].name not in others}
 
     def _outline(self) -> set[int]:
         """Return the tags of elements without text of their own, and of their children."""

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from server.text import references
 from server.text.elements import Elements
@@ -16,6 +16,7 @@ _BEGIN = re.compile(r"(?:\s|&(?:nbsp|#160|#[xX][aA]0);)*")
 _BEGIN_REVERSED = re.compile(r"(?:\s|;(?:psbn|061#|0[aA][xX]#)&)*")
 _OBJECT = "\ufffc"  # what Unicode has for an object within text, whose place it then takes
 _LINE = re.compile(r"[^\r\n]+|[\r\n]+")
+_SHOWN = frozenset({"img", "input"})  # tags of html that show something: space on both sides counts
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,8 +216,10 @@ def _read(items: Sequence[_Item]) -> Segment:
         if item.words is not None:
             words = words.strip() or _OBJECT
             spans.append(Span(len(text), len(text) + len(words), token.raw))
-        elif text.endswith(" "):
-            words = words.removeprefix(" ")
+        elif text.endswith(" ") and words.startswith(" "):
+            words = words[1:]
+            if tags and tags[-1].at == len(text) and tags[-1].name in _SHOWN:
+                tags[-1] = replace(tags[-1], raw=f"{tags[-1].raw} ")
         text += words
     return Segment(text, True, tuple(spans), tuple(tags), escapes=True)
 

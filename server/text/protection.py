@@ -1,10 +1,11 @@
 """Protection: what in a block stays as it is, or as a glossary says, rather than be worded."""
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from server.text import references
+from server.text.nesting import pairs
 from server.text.placeholders import find_placeholders
 from server.text.rules import TextRules
 from server.text.segments import Segment, Span, Tag
@@ -15,7 +16,7 @@ def protect(block: Segment, rules: TextRules) -> Segment:
     """Add spans for placeholders and for the terms of `rules`; those that it has win.
 
     Of those that overlap the leftmost wins, then the longest. Tags within a placeholder come out
-    within it; those within a term, at its edge.
+    within it, with those at its edges that they belong to; those within a term, at its edge.
     """
     if not block.is_translatable:
         return block
@@ -47,15 +48,17 @@ def _apart(found: list[Span], given: Sequence[Span]) -> Iterator[Span]:
 def _with_spans(block: Segment, chosen: Iterable[Span]) -> Segment:
     tags = list[Tag | None](block.tags)
     tag_ats = [tag.at for tag in block.tags]
+    closes = pairs([(tag.kind, tag.name) for tag in block.tags])
+    partners = closes | {close: start for start, close in closes.items()}
     spans = list[Span](block.spans)
     for span in chosen:
         first, last = bisect_right(tag_ats, span.start), bisect_left(tag_ats, span.end)
         inside = block.tags[first:last]
         if span.is_term:
             text = references.written(span.text) if block.escapes else span.text
-        elif _is_balanced(inside):
-            text = _shown(block, span, inside)
-            tags[first:last] = [None] * len(inside)
+        elif held := _held(block, span, range(first, last), partners):
+            text = _shown(block, span, block.tags[held.start : held.stop])
+            tags[held.start : held.stop] = [None] * len(held)
             inside = ()
         else:
             text = _shown(block, span, ())
@@ -69,15 +72,21 @@ def _with_spans(block: Segment, chosen: Iterable[Span]) -> Segment:
     return replace(block, spans=tuple(spans), tags=kept)
 
 
-def _is_balanced(tags: Iterable[Tag]) -> bool:
-    """Whether each tag's other half is among them."""
-    opened = list[str]()
-    for tag in tags:
-        if tag.kind == "open":
-            opened.append(tag.name)
-        elif tag.kind == "close" and (not opened or opened.pop() != tag.name):
-            return False
-    return not opened
+def _held(block: Segment, span: Span, inside: range, partners: Mapping[int, int]) -> range:
+    """Return the tags within a span and those at its edges that these belong to; none if apart."""
+    found = inside
+    while found:
+        first, last = found[0], found[-1]
+        for i in found:
+            partner = partners.get(i, i)
+            is_alone = partner == i and block.tags[i].kind != "void"
+            if is_alone or not span.start <= block.tags[partner].at <= span.end:
+                return range(0)
+            first, last = min(first, partner), max(last, partner)
+        if found == range(first, last + 1):
+            break
+        found = range(first, last + 1)
+    return found
 
 
 def _at_edge(tags: Sequence[Tag], span: Span) -> list[Tag] | None:

@@ -51,7 +51,6 @@ def random_requests(
         kind = _random_choice(rng)
         if "num_beams" in kind and rng.random() < 0.5:
             kind["phrases"] = random_phrases(rng, vocabulary, max_new_tokens - 2)
-            kind["continuing"] = frozenset(rng.choice([(), range(40, 80)]))
         options = DecodingOptions(
             **kind,
             max_new_tokens=max_new_tokens,

@@ -242,41 +242,6 @@ def test_a_phrase_that_the_best_target_holds_anyway_does_not_change_it(
     assert not any(outcome.hypotheses[0].missing for outcome in after)
 
 
-def test_no_continuing_token_follows_a_phrase_that_counts(runner: Runner) -> None:
-    rng = random.Random(1)
-    requests, marked, followed = [], [], 0
-    for _ in range(24):
-        phrases = random_phrases(rng, 96, 10)
-        options = DecodingOptions(max_new_tokens=20, num_beams=4, phrases=phrases)
-        requests.append(Request(random_source(rng, 96, 9), options))
-        others = {*range(1, 95)}.difference(*phrases)  # a phrase begins a word
-        continuing = frozenset(rng.sample(sorted(others), 70))
-        marked.append(replace(requests[-1], options=replace(options, continuing=continuing)))
-
-    plain, found = run_together(runner, requests, rng), run_together(runner, marked, rng)
-
-    for request, before, after in zip(marked, plain, found, strict=True):
-        followed += is_followed(request.options, before.hypotheses[0].tokens)
-        assert after.hypotheses[0].missing == ()
-        assert not is_followed(request.options, after.hypotheses[0].tokens)
-    assert followed > 6, "it would make no difference"
-
-
-def is_followed(options: DecodingOptions, tokens: Sequence[int]) -> bool:
-    """Whether some phrase occurs only with continuing tokens behind it."""
-    kept = []
-    for phrase in options.phrases:
-        ends = [
-            at + len(phrase)
-            for at in range(len(tokens))
-            if tuple(tokens[at : at + len(phrase)]) == phrase
-        ]
-        kept.append(
-            any(end == len(tokens) or tokens[end] not in options.continuing for end in ends)
-        )
-    return not all(kept)
-
-
 def candidates(*pairs: tuple[int, float]) -> Candidates:
     return Candidates([token for token, _ in pairs], [log_prob for _, log_prob in pairs])
 
@@ -292,12 +257,14 @@ def begun(**changes: Any) -> ConstrainedSearch:
     return search
 
 
+@pytest.mark.parametrize("early", [False, "never"])
 @pytest.mark.parametrize("end", [-0.1, -20.0])
 def test_once_an_end_beats_all_that_lives_what_lacks_phrases_goes_on_with_nothing_else(
-    end: float,
+    end: float, early: Any
 ) -> None:
     first = candidates((6, -3.0), (4, -9.0), (3, -9.0), (EOS, end), (7, -8.0))
-    search = begun().advance([first, candidates((8, -1.0), (4, -9.0), (3, -9.0), (2, -9.0))])
+    search = begun(early_stopping=early)
+    search = search.advance([first, candidates((8, -1.0), (4, -9.0), (3, -9.0), (2, -9.0))])
     assert [live.tokens for live in search.live] == [(5, 7), (7, 8)]
 
     search = search.advance(
@@ -331,14 +298,13 @@ def test_phrases_begin_in_time_before_the_limit_and_a_forced_end(
     assert all(is_begun) == is_time
 
 
-def test_where_a_continuing_token_could_undo_the_phrase_the_end_is_asked_for() -> None:
-    search = begun(continuing=frozenset({6}))
-    first = candidates((6, -1.0), (4, -1.0), (3, -9.0), (2, -9.0), (7, -1.0))
+@pytest.mark.parametrize(("end", "finished"), [(-1.05, 1), (-1.3, 0)])
+def test_an_end_counts_among_the_first_of_its_bank_only(end: float, finished: int) -> None:
+    first = candidates((6, -1.0), (4, -1.1), (3, -1.2), (EOS, end), (7, -0.5))
 
-    search = search.advance([first, candidates((8, -0.1), (4, -9.0), (3, -9.0), (2, -9.0))])
+    search = begun().advance([first, candidates((8, -9.0), (4, -9.5), (3, -9.6), (2, -9.7))])
 
-    asked = dict(zip([live.tokens for live in search.live], search.asked, strict=True))
-    assert asked == {(5, 7): (8, 7), (7, 8): (EOS,)}
+    assert len(search.beams.finished) == finished
 
 
 def test_an_end_without_the_phrase_is_returned_only_where_there_is_no_other() -> None:
@@ -397,6 +363,29 @@ def test_scores_and_alignments_are_those_of_the_tokens() -> None:
     assert best.log_probs == pytest.approx(expected, abs=1e-4)
     assert len(best.alignments) == len(best.tokens)
     assert all(math.isclose(sum(line), 1, abs_tol=1e-4) for line in best.alignments)
+
+
+def test_scores_of_tokens_asked_for_are_filtered_and_reported_as_those_of_others() -> None:
+    network, length = tiny_network(), 8
+    suppressed = tuple(range(40, 90))
+    options = DecodingOptions(
+        max_new_tokens=length,
+        min_new_tokens=length,
+        num_beams=3,
+        phrases=((30, 31), (20,)),
+        renormalises=True,
+        suppressed=suppressed,
+        wants_scores=True,
+    )
+
+    (best,) = found(options, network)
+
+    table = log_probs(network, best.tokens)[:length]
+    never = torch.tensor([EOS, PAD, *suppressed])
+    left = torch.log_softmax(table.index_fill(1, never, -math.inf), 1)
+    index = torch.tensor(best.tokens)[:, None]
+    assert best.log_probs == pytest.approx(table.gather(1, index)[:, 0].tolist(), abs=1e-4)
+    assert best.score == pytest.approx(float(left.gather(1, index).mean()), abs=1e-4)
 
 
 @pytest.mark.parametrize(

@@ -3,12 +3,10 @@
 import random
 import threading
 from collections.abc import Sequence
-from dataclasses import replace
 
 import pytest
 from prometheus_client import CollectorRegistry
 
-from model import Step
 from server.errors import QueueFull, TooLarge
 from server.generation import Finish
 from server.messages import Update
@@ -29,25 +27,6 @@ def test_searches_and_others_share_a_batch_and_each_gets_its_own() -> None:
     assert (runner.rows, runner.held) == ({}, {})
     best = {u.id: u.hypotheses[0].tokens for u in log.updates if u.hypotheses}
     assert best == {ids[0]: (5, 6, 7), ids[2]: (9, 10, 11, 12), ids[3]: (13, 14)}
-
-
-class _Lacking(EchoRunner):
-    """Finds no target with the second phrase."""
-
-    def _step(self, row: int) -> Step:
-        step = super()._step(row)
-        found = [replace(hypothesis, missing=(1,)) for hypothesis in step.hypotheses]
-        return step._replace(hypotheses=tuple(found))
-
-
-def test_the_last_update_of_a_search_says_which_phrases_its_target_lacks() -> None:
-    with running(_Lacking(), slots=4) as (engine, log):
-        engine.submit([request(1, 2, 3, beams=2, previews=True), request(4)], 60)
-        log.wait_for_ends(2)
-
-    told = {update.finish: update.missing_phrases for update in log.updates if update.id == 1}
-    assert told == {None: (), Finish.STOP: (1,)}
-    assert {update.missing_phrases for update in log.updates if update.id == 2} == {()}
 
 
 def test_a_request_of_more_rows_than_there_are_is_refused_before_any_of_it_is_accepted() -> None:

@@ -1,17 +1,23 @@
 """What a model leaves out is decoded once more, forced; whatever happens, it is in the answer."""
 
 import asyncio
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from types import MappingProxyType
+from typing import Any
 
 import pytest
 
 from model import Arrival
+from server import reader
 from server.decoding_fields import DecodingFields
+from server.errors import GenerationFailed
 from server.preparation import Wishes
 from server.reading import Delta
 from server.results import Result
+from server.text.masking import Masked
+from server.text.projection import restore
 from server.text.rules import PLAIN, TextRules
 from tests.server.fakes import EchoRunner
 from tests.server.test_translator import LETTERS, build
@@ -119,3 +125,51 @@ def test_the_usage_and_finish_are_those_of_the_text_that_was_taken() -> None:
     _, result = translated("so {name} is here.", Forgetful())
     assert result.finish == "stop"
     assert result.usage.target_tokens == len("so CD is here.")
+
+
+@pytest.mark.parametrize("limit", [0, 10**9])
+@pytest.mark.parametrize("fields", [{}, {"stop": ["her"]}, {"num_beams": 2}])
+def test_what_is_long_is_put_together_on_a_thread_and_is_the_same(
+    limit: int, fields: dict[str, float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads = set[bool]()
+
+    def noted(*given: Any) -> Any:
+        threads.add(threading.current_thread() is threading.main_thread())
+        return restore(*given)
+
+    expected = translated("so {name} is here. and you?", Forgetful(), fields=fields)[1]
+    monkeypatch.setattr(reader, "_LONG", limit)
+    monkeypatch.setattr(reader, "restore", noted)
+    deltas, result = translated("so {name} is here. and you?", Forgetful(), fields=fields)
+    assert (result.text, result.warnings) == (expected.text, expected.warnings)
+    assert "".join(delta.text for delta in deltas) == result.text
+    assert threads == {limit > 0}
+
+
+@pytest.mark.parametrize("limit", [0, 10**9])
+def test_what_cannot_be_put_together_fails_rather_than_show_what_stands_in(
+    limit: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*given: Any) -> Any:
+        raise RuntimeError("a fault")
+
+    monkeypatch.setattr(reader, "_LONG", limit)
+    monkeypatch.setattr(reader, "restore", broken)
+    with pytest.raises(GenerationFailed):
+        translated("so {name} is here.", EchoRunner())
+
+
+def test_a_search_that_cannot_be_put_together_costs_a_warning(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+
+    def broken(masked: Masked, target: Sequence[str], *more: Any) -> Any:
+        if "CD" in "".join(target):
+            raise RuntimeError("a fault")
+        return restore(masked, target, *more)
+
+    monkeypatch.setattr(reader, "restore", broken)
+    _, result = translated("is {name} here?", Forgetful())
+    assert result.text.count("{name}") == 1
+    assert result.warnings == (LEFT_OUT,)

@@ -174,11 +174,20 @@ def test_elements_of_unknown_name_are_inline_unless_they_hold_blocks() -> None:
 def test_rules_say_which_tags_part_and_which_are_untouched() -> None:
     rules = TextRules(
         markup="html",
-        splitting_tags=frozenset({"b"}),
+        splitting_tags=frozenset({"B"}),
         non_splitting_tags=frozenset({"p"}),
-        ignored_tags=frozenset({"i"}),
+        ignored_tags=frozenset({"I"}),
     )
     assert translatable("One <p>two</p> <b>three</b> <i>four</i>", rules) == ["One two", "three"]
+
+
+def test_an_image_between_words_keeps_the_space_on_both_sides() -> None:
+    smile = '<img class="emoji" src="a.png">'
+    block = only(f"<p>Good {smile} <b>day</b></p>", HTML)
+    assert block.text == "Good day"
+    assert [tag.raw for tag in block.tags] == [f"{smile} ", "<b>", "</b>"]
+    for text in (f"Good {smile}day", f"Good{smile} day"):
+        assert only(f"<p>{text}</p>", HTML).tags[0].raw == smile
 
 
 # -- xml -------------------------------------------------------------------------------------

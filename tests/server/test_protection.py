@@ -209,6 +209,23 @@ def test_a_tag_within_a_placeholder_comes_out_within_it_or_at_its_edge(
     assert (block.spans, block.tags) == ((Span(4, 10, shown),), tuple(left))
 
 
+@pytest.mark.parametrize(
+    "html",
+    [  # as Mastodon writes what it shows of a link, mentions and hashtags
+        '<span class="invisible">https://www.</span><span class="ellipsis">a.de/b</span>'
+        '<span class="invisible">/c</span>',
+        "@<span>tom</span>",
+        "#<span>film</span>",
+        "<b>{na</b>me}",
+    ],
+)
+def test_a_placeholder_holds_the_tags_at_its_edge_whose_others_are_within(html: str) -> None:
+    found = cut(f"<p>See <a>{html}</a> now</p>", "en", TextRules(markup="html"))
+    (piece,) = [segment for segment in found if segment.is_translatable]
+    assert [span.text for span in piece.spans] == [html]
+    assert [tag.raw for tag in piece.tags] == ["<a>", "</a>"]
+
+
 def test_a_term_with_a_tag_within_has_it_at_its_edge_or_is_none() -> None:
     text = "in New York now"
     assert with_tags(text, at(7, OPEN), at(11, CLOSE)).tags == (at(3, OPEN), at(11, CLOSE))

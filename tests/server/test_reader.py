@@ -2,10 +2,13 @@
 
 from typing import Any
 
+import pytest
+
 from model import DecodingOptions, Hypothesis
 from server.generation import Finish
 from server.messages import Request, Update
 from server.reader import Reader
+from server.text.masking import Masked, StandIn
 from tests.server.test_translator import Letters
 
 LETTERS = Letters()
@@ -25,7 +28,15 @@ def told(
 ) -> tuple[str, str | None]:
     """Let `text` become certain; returns what is to be shown."""
     tokens = ids(text)
-    update = Update(1, tokens, (0.0,) * len(tokens), (), ids(preview), finish=finish, **more)
+    update = Update(
+        1,
+        tokens,
+        (0.0,) * len(tokens),
+        more.pop("alignments", ()),
+        ids(preview),
+        finish=finish,
+        **more,
+    )
     subject.receive(update, LETTERS)
     shown = subject.preview
     return subject.take()[0], shown
@@ -103,3 +114,13 @@ def test_hypotheses_are_read_only_where_several_were_asked_for() -> None:
 
     assert single.variants == ()
     assert [variant.text for variant in several.variants] == ["ab"]
+
+
+@pytest.mark.parametrize("reports", [False, True])
+def test_attention_that_only_placed_something_is_not_kept(reports: bool) -> None:
+    """A text's sentences are held until the last one has ended."""
+    subject = reader(alignments="average")
+    subject.masked = Masked("CD", (StandIn(0, 2, "CD", "{x}"),), (), escapes=False)
+    subject.reports_alignments = reports
+    assert told(subject, "a CD", finish=Finish.STOP, alignments=((0.5, 0.5),) * 4)[0] == "a {x}"
+    assert [bool(token.alignment) for token in subject.tokens] == [reports] * 4

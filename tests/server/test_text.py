@@ -4,7 +4,7 @@ import langcodes
 import pytest
 from langcodes import language_distance
 
-from server.text.cutting import cut
+from server.text.cutting import cut, spaced
 from server.text.languages import LanguageDetector, closest, english_name
 from server.text.rules import PLAIN
 from server.text.segments import Segment
@@ -37,6 +37,25 @@ def test_nothing_is_ever_lost() -> None:
         text = "".join(chance.choices(alphabet, k=chance.randint(0, 40)))
         for language in ("en", "de", "xx"):
             assert "".join(piece.text for piece in cut(text, language, PLAIN)) == text
+
+
+@pytest.mark.parametrize(
+    ("text", "source", "target", "spaces"),
+    [
+        ("这是一个句子。这是另一个句子。", "zh", "en", 1),
+        ("これは文です。これも文です！\nこれも。", "ja", "de", 1),
+        ("这是一个句子。 这是另一个句子。", "zh", "en", 0),
+        ("这是一个句子。这是另一个句子。", "zh", "ja", 0),
+        ("I am here. So are you.", "en", "de", 0),
+    ],
+)
+def test_a_target_with_spaces_has_them_between_sentences_that_had_none(
+    text: str, source: str, target: str, spaces: int
+) -> None:
+    pieces = cut(text, source, PLAIN)
+    found = [*spaced(pieces, target)]
+    assert len(found) - len(pieces) == spaces
+    assert "".join(piece.text for piece in found).replace(" ", "") == text.replace(" ", "")
 
 
 def test_margins_are_kept_apart_from_the_sentence() -> None:

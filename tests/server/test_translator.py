@@ -23,7 +23,7 @@ from server.scheduler import Scheduler
 from server.translator import Translator
 from tests.server.fakes import EOS, EchoRunner
 
-LETTERS = ["", *"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ .,!?äöü"]
+LETTERS = ["", *"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ .,!?äöü字。"]
 
 
 class Letters:
@@ -220,6 +220,25 @@ def test_a_sentence_too_long_for_the_model_is_split_where_it_reads_best_and_says
         "segment 0 is longer than the model's 60 tokens: its 4 parts were translated one by one",
     )
     assert "".join(delta.text for delta in deltas) == text
+
+
+@pytest.mark.parametrize("text", ["字字。字。", "字" * 100])
+def test_sentences_and_clauses_of_a_script_without_spaces_are_apart_in_one_with_them(
+    text: str,
+) -> None:
+    async def run() -> str:
+        translator = build(EchoRunner(), card(targets={"zh": ("de",)}))
+        translator.engine.start()
+        try:
+            fields, wishes = DecodingFields(), Wishes()
+            reading = await translator.translate([text], "zh", "de", fields, wishes, timeout_s=30)
+            async with reading:
+                return (await reading.collect())[0].text
+        finally:
+            await asyncio.to_thread(translator.engine.stop)
+
+    found = asyncio.run(run())
+    assert (found.replace(" ", ""), found.count(" ")) == (text, 1)
 
 
 def test_a_consumer_that_is_behind_gets_its_tokens_in_one_delta() -> None:
