@@ -3,6 +3,7 @@
 import math
 import re
 import unicodedata
+from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from itertools import accumulate
 
@@ -165,10 +166,13 @@ class Attention:
 def _shares(token: Range, words: Sequence[Range]) -> Iterator[tuple[int, float]]:
     """Yield the words that a token stands for, and how much of it each one is."""
     size = token[1] - token[0]
-    for number, (start, end) in enumerate(words):
+    number = bisect_right(words, token[0], key=lambda word: word[1])
+    while number < len(words) and words[number][0] < token[1]:
+        start, end = words[number]
         shared = min(end, token[1]) - max(start, token[0])
         if shared > 0:
             yield number, shared / size
+        number += 1
 
 
 def _row(

@@ -1,12 +1,13 @@
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from server.text.alignment import token_ranges, words
+from server.text.alignment import Attention, token_ranges, words
 from server.text.masking import Masked, mask
 from server.text.nesting import pairs
 from server.text.projection import Restored, restore
@@ -254,3 +255,37 @@ def test_without_spans_the_words_are_the_targets(
     result = restore(mask(bare, writes=lambda text: True), target, list(bare.text), weights)
     assert re.sub(r"¶\d+¶", "", result.text) == "".join(target)
     assert not result.misplaced
+
+
+class Looked(list[tuple[int, int]]):
+    """Words that count how often one is looked at."""
+
+    times = 0
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        for word in super().__iter__():
+            self.times += 1
+            yield word
+
+    def __getitem__(self, place: Any) -> Any:
+        self.times += 1
+        return super().__getitem__(place)
+
+
+def test_a_long_source_is_not_searched_whole_for_each_of_its_tokens() -> None:
+    found = Looked((2 * i, 2 * i + 1) for i in range(1000))
+    Attention(["x"], list(found), found, [])
+    assert found.times < 2 * 1000 * 20
+
+
+def test_a_token_is_shared_by_all_the_words_that_it_stands_for() -> None:
+    found = [(0, 2), (2, 3), (5, 9)]
+    tokens = [(0, 1), (1, 6), (3, 5), (4, 8), (9, 9)]
+    attention = Attention(["a", "b", "c", "d"], tokens, found, [[0, 1], [1], [0, 0, 0, 1], [1, 1]])
+    rows = [attention.row(i, i + 1) for i in range(4)]
+    assert rows == [
+        pytest.approx([1 / 3, 1 / 3, 1 / 3]),
+        [1, 0, 0],
+        [0, 0, 1],
+        pytest.approx([1.2 / 1.6, 0.2 / 1.6, 0.2 / 1.6]),
+    ]
