@@ -34,11 +34,16 @@ class Token(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Variant:
-    """Another text for the same source; the score is the sum of its segments'."""
+    """Another text for the same source; the score is the sum of its segments'.
+
+    Attributes:
+        misplaced: what the model left out of it: it stands where attention points.
+    """
 
     text: str
     score: float
     finish: str
+    misplaced: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,13 +241,13 @@ class Reader:
 
     def _variant(self, hypothesis: Hypothesis, tokenizer: Tokenizer) -> Variant:
         prefix = self.request.options.target_prefix
-        text = tokenizer.decode((*prefix, *hypothesis.tokens))
+        text, misplaced = tokenizer.decode((*prefix, *hypothesis.tokens)), tuple[str, ...]()
         if self.masked is not None:
             push = tokenizer.detokenizer().push
             pieces = [push(token) for token in (*prefix, *hypothesis.tokens)]
             weights = [()] * len(prefix) + [*hypothesis.alignments]
-            text, _ = self._restored(text, pieces, weights, tokenizer)
-        return Variant(text, hypothesis.score, hypothesis.finish)
+            text, misplaced = self._restored(text, pieces, weights, tokenizer)
+        return Variant(text, hypothesis.score, hypothesis.finish, misplaced)
 
     def take(self) -> tuple[str, tuple[Token, ...]]:
         """Return the certain text and the tokens that were not taken before; raises `error`."""
