@@ -112,6 +112,14 @@ def test_a_search_that_fails_costs_a_warning_and_not_the_text() -> None:
     assert LEFT_OUT in result.warnings
 
 
+def test_what_the_prefix_says_already_is_not_said_again() -> None:
+    runner = Forgetful()
+    fields = {"target_prefix": "so CD"}  # as the fake's vocabulary can write it
+    rules = TextRules(protected=("CD",))
+    _, result = translated("so CD is here.", runner, rules=rules, fields=fields)
+    assert (result.text.count("CD"), result.text.count("X"), result.warnings) == (1, 0, ())
+
+
 def test_what_only_another_text_leaves_out_is_named_too() -> None:
     """The fake's second hypothesis reads backwards, and so does the stand-in in it."""
     fields = {"num_beams": 2, "num_return_sequences": 2}
