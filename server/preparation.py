@@ -81,16 +81,37 @@ class Preparation:
     def _framed(self, prompt: Prompt, masked: Masked) -> Reader:
         """Return a reader of a segment whose target is put together once it is over."""
         reader = self.reader(prompt)
+        prefix = self._masked_prefix(masked)
         has_places = bool(masked.stand_ins or masked.tags)
         for each in (reader, reader.others):
             if each is not None:
                 each.masked = masked
+                each.request = self._begun_with(prefix, each.request)
                 if has_places:
                     each.request = _aligned(each.request)
                 each.request = replace(each.request, streams=bool(each.request.options.stop))
         if masked.stand_ins:
             reader.forcing = self._forcing(reader, masked)
         return reader
+
+    def _masked_prefix(self, masked: Masked) -> tuple[int, ...]:
+        """Return the target's prefix with stand-ins for what it says already, so once each."""
+        text = self._fields.target_prefix or ""
+        for each in masked.stand_ins:
+            text = text.replace(each.text, each.surrogate, 1)
+        return (
+            self._prefix if text == self._fields.target_prefix else _prefix(self._tokenizer, text)
+        )
+
+    def _begun_with(self, prefix: tuple[int, ...], request: Request) -> Request:
+        if prefix == self._prefix:
+            return request
+        before = request.options.target_prefix[: -len(self._prefix)]
+        try:
+            options = replace(request.options, target_prefix=(*before, *prefix))
+        except ValueError:  # it only fits as it was sent
+            return request
+        return replace(request, options=options)
 
     def _forcing(self, reader: Reader, masked: Masked) -> Reader | None:
         """Return a reader of the same segment whose search must bring every stand-in."""

@@ -34,12 +34,17 @@ class Token(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Variant:
-    """Another text for the same source; the score is the sum of its segments'."""
+    """Another text for the same source; the score is the sum of its segments'.
+
+    Attributes:
+        misplaced: what the model left out of it: it stands where attention points.
+    """
 
     text: str
     score: float
     finish: str
     tokens: int  # how many it has
+    misplaced: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,13 +242,14 @@ class Reader:
 
     def _variant(self, hypothesis: Hypothesis, tokenizer: Tokenizer) -> Variant:
         prefix = self.request.options.target_prefix
-        text = tokenizer.decode((*prefix, *hypothesis.tokens))
+        text, misplaced = tokenizer.decode((*prefix, *hypothesis.tokens)), tuple[str, ...]()
         if self.masked is not None:
             push = tokenizer.detokenizer().push
             pieces = [push(token) for token in (*prefix, *hypothesis.tokens)]
             weights = [()] * len(prefix) + [*hypothesis.alignments]
-            text, _ = self._restored(text, pieces, weights, tokenizer)
-        return Variant(text, hypothesis.score, hypothesis.finish, len(hypothesis.tokens))
+            text, misplaced = self._restored(text, pieces, weights, tokenizer)
+        size = len(hypothesis.tokens)
+        return Variant(text, hypothesis.score, hypothesis.finish, size, misplaced)
 
     def take(self) -> tuple[str, tuple[Token, ...]]:
         """Return the certain text and the tokens that were not taken before; raises `error`."""

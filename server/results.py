@@ -99,6 +99,13 @@ def _warnings(parts: Sequence[Part]) -> Iterable[str]:
                 f"segment {number}: the model left out {text[:100]!r}; it was put where attention "
                 "points, so check its place"
             )
+        others = (*part.variants, *(part.others.variants if part.others else ()))
+        elsewhere = {text for each in others for text in each.misplaced}
+        for text in sorted(elsewhere - {*part.misplaced}):
+            yield (
+                f"segment {number}: the model left out {text[:100]!r} in another text for it; it "
+                "was put where attention points, so check its place"
+            )
 
 
 def _hypotheses(parts: Sequence[Part]) -> tuple[Variant, ...]:
@@ -129,6 +136,7 @@ def _alternatives(parts: Sequence[Part]) -> tuple[Variant, ...]:
 def _combined(parts: Sequence[Part], lists: Sequence[tuple[Variant, ...]], rank: int) -> Variant:
     """Put the variants of this rank together; a segment with fewer keeps its own text."""
     texts, score, is_cut, tokens, variants = [], 0.0, False, 0, iter(lists)
+    misplaced: list[str] = []
     for part in parts:
         if isinstance(part, str):
             texts.append(part)
@@ -138,5 +146,6 @@ def _combined(parts: Sequence[Part], lists: Sequence[tuple[Variant, ...]], rank:
         texts.append(chosen.text if chosen else part.text)
         score += chosen.score if chosen else 0.0
         tokens += chosen.tokens if chosen else len(part.tokens)
+        misplaced += chosen.misplaced if chosen else part.misplaced
         is_cut |= (chosen.finish if chosen else part.finish) == "length"
-    return Variant("".join(texts), score, "length" if is_cut else "stop", tokens)
+    return Variant("".join(texts), score, "length" if is_cut else "stop", tokens, tuple(misplaced))

@@ -112,6 +112,25 @@ def test_a_search_that_fails_costs_a_warning_and_not_the_text() -> None:
     assert LEFT_OUT in result.warnings
 
 
+def test_what_the_prefix_says_already_is_not_said_again() -> None:
+    runner = Forgetful()
+    fields = {"target_prefix": "so CD"}  # as the fake's vocabulary can write it
+    rules = TextRules(protected=("CD",))
+    _, result = translated("so CD is here.", runner, rules=rules, fields=fields)
+    assert (result.text.count("CD"), result.text.count("X"), result.warnings) == (1, 0, ())
+
+
+def test_what_only_another_text_leaves_out_is_named_too() -> None:
+    """The fake's second hypothesis reads backwards, and so does the stand-in in it."""
+    fields = {"num_beams": 2, "num_return_sequences": 2}
+    _, result = translated("so {name} is here.", EchoRunner(), fields=fields)
+    first, second = result.hypotheses
+    assert (first.text, first.misplaced) == ("so {name} is here.", ())
+    assert (second.text.count("{name}"), second.misplaced) == (1, ("{name}",))
+    (warning,) = result.warnings
+    assert warning.startswith("segment 0: the model left out '{name}' in another text for it;")
+
+
 def test_tags_and_references_are_put_into_what_comes_out() -> None:
     text = "<p>so <b>are</b> you.</p>\n<p>me, t&#111;o?</p>"
     deltas, result = translated(text, EchoRunner(), rules=HTML)
