@@ -47,6 +47,9 @@ class Display:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        self.close()
+
+    def close(self) -> None:
         """Take the bar away."""
         self._progress.stop()
 
