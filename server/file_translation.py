@@ -21,6 +21,7 @@ from server.settings import Settings
 from server.text import documents
 from server.text.documents import Document, Writer
 from server.text.rules import TextRules
+from server.text.terms import verify_terms
 
 _FILES = 8  # at a time: what one small file leaves free is filled by the next
 _CHARACTERS = 4000  # in a text of html: what is lost when work is interrupted
@@ -44,7 +45,15 @@ class Outcome:
 
 
 def order_of(source: str, target: str, beams: int | None, rules: TextRules) -> Order:
-    """Return how texts are translated, as a command line says it."""
+    """Return how texts are translated, as a command line says it.
+
+    Raises:
+        ValueError: there are terms that cannot be used, or too many of them.
+    """
+    try:
+        verify_terms(rules)
+    except ServiceError as error:
+        raise ValueError(str(error)) from error
     fields = DecodingFields(num_beams=beams)
     return Order(source=source, target=target, fields=fields, rules=rules)
 

@@ -40,7 +40,7 @@ def translate(
         list[str] | None,
         typer.Argument(
             help="Files, folders, and patterns such as 'docs/**/*.html' (quoted, or the shell "
-            "expands them); - or none reads standard input, line by line."
+            "expands them); - or none reads standard input."
         ),
     ] = None,
     source: Annotated[
@@ -62,7 +62,7 @@ def translate(
         Literal["auto", Format],
         typer.Option(
             help="Of all files; auto tells by the extension: .txt .text .html .htm .xhtml .srt "
-            ".vtt.",
+            ".vtt. In text every line is translated by itself.",
             rich_help_panel=WHAT,
         ),
     ] = "auto",
@@ -168,13 +168,9 @@ def translate(
             glossary=terms,
             protected=tuple(protect or ()),
         )
-        to_stdout = bool(text) or any(job.out is None for job in jobs)
-        if to_stdout and sys.stdout is None:
-            raise ValueError("standard output is closed")
-        if sys.stdin is None and any(job.source is None for job in jobs):
-            raise ValueError("standard input is closed")
-    what = Wanted(tuple(text or ()), tuple(jobs), source, target, beams, rules, force)
-    shows_progress = not (to_stdout and sys.stdout.isatty())
+        what = Wanted(tuple(text or ()), tuple(jobs), source, target, beams, rules, force)
+        _verify_streams(what)
+    shows_progress = not (what.writes_to_stdout and sys.stdout.isatty())
     display = Display(shows_progress=shows_progress, is_quiet=quiet)
     raise typer.Exit(_run(settings, what, display))
 
@@ -190,6 +186,19 @@ class Wanted:
     beams: int | None
     rules: TextRules
     force: bool
+
+    @property
+    def writes_to_stdout(self) -> bool:
+        """Whether a translation goes to standard output."""
+        return bool(self.texts) or any(job.out is None for job in self.jobs)
+
+
+def _verify_streams(wanted: Wanted) -> None:
+    """Raise ValueError for a stream that is needed, and that whoever started us has closed."""
+    if wanted.writes_to_stdout and sys.stdout is None:
+        raise ValueError("standard output is closed")
+    if sys.stdin is None and any(job.source is None for job in wanted.jobs):
+        raise ValueError("standard input is closed")
 
 
 def _run(settings: Settings, wanted: Wanted, display: Display) -> int:

@@ -20,6 +20,7 @@ from server.batch import Batch, Order
 from server.cli import app
 from server.files import RECORD
 from server.journal import Partial
+from server.progress import Display
 from server.results import Result as Translated
 from server.serving import Serving
 
@@ -288,6 +289,20 @@ def test_an_output_that_is_no_file_is_left_alone(folder: Path) -> None:
     assert Path("pipe").is_fifo()
 
 
+def test_a_file_that_is_gone_takes_no_other_down(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Path("in").mkdir()
+    for name in ("in/a.txt", "in/b.txt"):
+        _file(name, "I am tired.\n")
+    monkeypatch.setattr(Display, "loading", lambda _: Path("in/a.txt").unlink())
+    done = to_german("in", "--out", "out")
+    assert done.exit_code == 1
+    summary, failure = done.stderr.splitlines()
+    assert summary == "stele: 1 translated, 1 failed"
+    assert "in/a.txt" in failure
+
+
 def test_a_mistake_is_one_line(folder: Path) -> None:
     _file("a.txt", "I am tired.")
     assert refused("none.txt") == "stele: none.txt does not exist"
@@ -298,6 +313,8 @@ def test_a_mistake_is_one_line(folder: Path) -> None:
     assert refused("a.txt", "--glossary", glossary).startswith(
         "stele: terms.tsv, line 2: 1 columns"
     )
+    many = _file("many.tsv", "".join(f"{number}\tx\n" for number in range(1001)))
+    assert refused("a.txt", "--glossary", many).startswith("stele: 1001 glossary entries")
     assert "No such file" in refused("a.txt", "--glossary", "none.tsv")
     assert "--beams 65 needs --slots 65 or more" in refused("a.txt", "--beams", "65")
 
