@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from itertools import count
 from typing import BinaryIO
 
+from model import BUNDLED, Reference
 from server import journal
 from server.batch import Batch, Order, loaded
 from server.decoding_fields import DecodingFields
@@ -20,6 +21,7 @@ from server.settings import Settings
 from server.text import documents
 from server.text.documents import Document, Writer
 from server.text.rules import TextRules
+from server.text.terms import verify_terms
 
 _FILES = 8  # at a time: what one small file leaves free is filled by the next
 _CHARACTERS = 4000  # in a text of html: what is lost when work is interrupted
@@ -43,7 +45,15 @@ class Outcome:
 
 
 def order_of(source: str, target: str, beams: int | None, rules: TextRules) -> Order:
-    """Return how texts are translated, as a command line says it."""
+    """Return how texts are translated, as a command line says it.
+
+    Raises:
+        ValueError: there are terms that cannot be used, or too many of them.
+    """
+    try:
+        verify_terms(rules)
+    except ServiceError as error:
+        raise ValueError(str(error)) from error
     fields = DecodingFields(num_beams=beams)
     return Order(source=source, target=target, fields=fields, rules=rules)
 
@@ -72,6 +82,7 @@ class _FileTranslation:
         self._settings, self._order = settings, order
         self._display, self._force = display, force
         self._records: dict[object, Record] = {}
+        self._fingerprints: dict[str, str] = {}
         self._outcome = Outcome()
 
     async def run(self, jobs: Sequence[Job]) -> Outcome:
@@ -100,6 +111,8 @@ class _FileTranslation:
         try:
             if job.out is None or not job.out.exists():
                 return True
+            if not job.out.is_file():
+                raise ValueError(f"{job.out} is there already, and no file")
             record = self._record(job)
             if record and job.source and record.is_done(job.out, self._key(job, _content(job))):
                 self._outcome.skipped += not self._force
@@ -122,8 +135,19 @@ class _FileTranslation:
         order, settings = self._order, self._settings
         rules = [order.rules.glossary, order.rules.protected]
         options = [order.source, order.target, order.fields.model_dump(), rules]
-        network = [settings.model, settings.device, settings.precision]
+        models = [[name, self._fingerprint(name)] for name in settings.model or [str(BUNDLED)]]
+        network = [models, settings.device, settings.precision]
         return journal.digest(job.format, content, options, network)
+
+    def _fingerprint(self, name: str) -> str:
+        """Return what tells a model's files from others, which its name may stand for tomorrow."""
+        if name not in self._fingerprints:
+            try:
+                folder = Reference.parse(name).locate(offline=True)
+            except ValueError:  # it is still to be fetched: nothing was made with it
+                return ""
+            self._fingerprints[name] = journal.fingerprint(folder)
+        return self._fingerprints[name]
 
     # -- one file ----------------------------------------------------------------------------
 
@@ -153,10 +177,11 @@ class _FileTranslation:
             async for new in self._results(batch, job, document, len(done)):
                 partial.add(new)
                 done += new
-            partial.finish(document.written([text for text, _ in done]), job.out)
+            translated = document.written([text for text, _ in done])
+            if record := self._record(job):
+                record.add(job.out, key, translated)
+            partial.finish(translated, job.out)
         self._warn(job, document, done)
-        if record := self._record(job):
-            record.add(job.out, key)
 
     async def _to_stdout(self, batch: Batch, job: Job, document: Document, content: str) -> None:
         writer, out = Writer(document), sys.stdout.buffer

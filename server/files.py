@@ -2,7 +2,7 @@
 
 import glob
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -71,20 +71,40 @@ def plan(arguments: Sequence[str], place: Place, format: Format | None) -> list[
         raise ValueError("--suffix must be something like .de, without a folder")
     if STDIN in arguments:
         return [_of_stdin(arguments, place, format)]
-    named = [Path(argument).absolute() for argument in arguments if Path(argument).is_file()]
-    base = Path(os.path.commonpath([path.parent for path in named])) if named else Path()
+    named = [os.path.abspath(each) for each in arguments if _is_named(Path(each))]
+    base = Path(os.path.commonpath(list(map(os.path.dirname, named)))) if named else Path()
     found = [each for argument in arguments for each in _found(argument, base, place, format)]
-    is_several = len(arguments) > 1 or not Path(arguments[0]).is_file()
+    is_several = len(arguments) > 1 or not _is_named(Path(arguments[0]))
     if is_several and place.out is None and place.suffix is None:
         raise ValueError(
             "several files: say where their translations go, with --out DIR or --suffix .de"
         )
+    if is_several and place.out and _is_named(Path(place.out)):
+        raise ValueError(f"{place.out} is a file; --out takes a folder for several translations")
     jobs = []
-    for source, below in {source.resolve(): (source, below) for source, below in found}.values():
+    for source, below in _distinct(found):
         out, record = place.of(source, below, is_several)
         jobs.append(Job(source, out, format or _format_of(source), record))
     _verify(jobs)
     return jobs
+
+
+def _is_named(path: Path) -> bool:
+    """Whether a path is that of one file; a pipe, as of the shell's <(...), is one, too."""
+    return path.exists() and not path.is_dir()
+
+
+def _distinct(found: Sequence[tuple[Path, Path]]) -> Iterable[tuple[Path, Path]]:
+    """Leave out what was found before, by another argument or through a link to a folder.
+
+    A link to a file is a file of its own.
+    """
+    kept: dict[Path, tuple[Path, Path]] = {}
+    for source, below in found:
+        place = source.parent.resolve() / source.name
+        if place not in kept or len(below.parts) < len(kept[place][1].parts):
+            kept[place] = source, below
+    return kept.values()
 
 
 def _of_stdin(arguments: Sequence[str], place: Place, format: Format | None) -> Job:
@@ -116,7 +136,7 @@ def _found(
         usable = [each for each in inside if format or each.suffix.lower() in EXTENSIONS]
         return _sources(usable, path, place, argument)
     if path.exists():
-        return [(path, path.absolute().relative_to(base))]
+        return [(path, Path(os.path.abspath(path)).relative_to(base))]
     if not glob.has_magic(argument):
         raise ValueError(f"{argument} does not exist")
     matches = [Path(each) for each in sorted(glob.glob(argument, recursive=True))]
@@ -141,8 +161,10 @@ def _sources(
 
 
 def _is_output(path: Path, base: Path, place: Place) -> bool:
-    if path.suffix == PARTIAL or (place.suffix and path.stem.endswith(place.suffix)):
+    if path.suffix == PARTIAL:
         return True
+    if place.suffix and path.stem.endswith(place.suffix):  # if what it would be made of is there
+        return (path.parent / (path.stem.removesuffix(place.suffix) + path.suffix)).is_file()
     if place.out is None:
         return False
     out = Path(place.out).resolve()
@@ -156,7 +178,7 @@ def _verify(jobs: Sequence[Job]) -> None:
     for job in jobs:
         if job.out is None:
             continue
-        out = job.out.resolve()
+        out = Path(os.path.realpath(job.out))
         if out in sources:
             raise ValueError(
                 f"{job.out} is a source; it is never overwritten: choose another --out"

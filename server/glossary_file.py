@@ -24,7 +24,9 @@ def read_glossary(path: Path) -> tuple[tuple[str, str], ...]:
                 source, target = _term(cells, number)
                 if terms.setdefault(source, target) != target:
                     raise ValueError(f"{source!r} has another target above")
-    except (ValueError, csv.Error) as error:
+    except csv.Error as error:  # in a row that was not read to its end
+        raise ValueError(f"{path}, line {number + 1}: {error}; check its quotes") from error
+    except ValueError as error:
         raise ValueError(f"{path}, line {number}: {error}") from error
     if not terms:
         raise ValueError(f"{path} holds no terms: a line is SOURCE<tab>TARGET or SOURCE,TARGET")

@@ -47,6 +47,9 @@ class Display:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        self.close()
+
+    def close(self) -> None:
         """Take the bar away."""
         self._progress.stop()
 
@@ -56,7 +59,7 @@ class Display:
 
     def begin(self, sources: Sequence[Path | None]) -> None:
         """Begin to count; a source's share of the bar is its size, which is known beforehand."""
-        self._sizes = {source: source.stat().st_size if source else 0 for source in sources}
+        self._sizes = {source: _size(source) for source in sources}
         self._files = len(sources)
         self._began_at = time.monotonic()
         total = sum(self._sizes.values()) or None
@@ -86,3 +89,10 @@ class Display:
             f"{self._files_done}/{self._files} files, {self._texts} texts, "
             f"{self._texts / seconds:.0f}/s"
         )
+
+
+def _size(source: Path | None) -> int:
+    try:
+        return source.stat().st_size if source else 0
+    except OSError:  # gone since: its own turn will tell
+        return 0

@@ -5,7 +5,7 @@ import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, NoReturn
 
 import typer
 
@@ -40,7 +40,7 @@ def translate(
         list[str] | None,
         typer.Argument(
             help="Files, folders, and patterns such as 'docs/**/*.html' (quoted, or the shell "
-            "expands them); - or none reads standard input, line by line."
+            "expands them); - or none reads standard input."
         ),
     ] = None,
     source: Annotated[
@@ -62,7 +62,7 @@ def translate(
         Literal["auto", Format],
         typer.Option(
             help="Of all files; auto tells by the extension: .txt .text .html .htm .xhtml .srt "
-            ".vtt.",
+            ".vtt. In text every line is translated by itself.",
             rich_help_panel=WHAT,
         ),
     ] = "auto",
@@ -89,8 +89,8 @@ def translate(
         bool,
         typer.Option(
             "--force",
-            help="Overwrite what is there. Sources never are; without it, only outputs of an "
-            "earlier run are that nobody has changed since.",
+            help="Overwrite what is there; sources never are. Without it, only outputs that an "
+            "earlier run has left in a folder are, if nobody has changed them since.",
             rich_help_panel=WHERE,
         ),
     ] = False,
@@ -156,14 +156,21 @@ def translate(
     with one_line_errors():
         if text and (files or out or suffix):
             raise ValueError("--text goes to standard output: leave out files, --out and --suffix")
+        if text and format in ("srt", "vtt"):
+            raise ValueError(f"--text is text or html, not a file of format {format}")
         chosen: Format | None = None if format == "auto" else format
         if beams and beams > settings.slots:
             raise ValueError(f"--beams {beams} needs --slots {beams} or more")
         jobs = [] if text else plan(files or [STDIN], Place(out, suffix), chosen)
         terms = read_glossary(glossary) if glossary else ()
-        rules = TextRules(glossary=terms, protected=tuple(protect or ()))
-    what = Wanted(tuple(text or ()), tuple(jobs), source, target, beams, rules, force)
-    shows_progress = not (sys.stdout.isatty() and (text or any(job.out is None for job in jobs)))
+        rules = TextRules(
+            markup="html" if chosen == "html" else None,
+            glossary=terms,
+            protected=tuple(protect or ()),
+        )
+        what = Wanted(tuple(text or ()), tuple(jobs), source, target, beams, rules, force)
+        _verify_streams(what)
+    shows_progress = not (what.writes_to_stdout and sys.stdout.isatty())
     display = Display(shows_progress=shows_progress, is_quiet=quiet)
     raise typer.Exit(_run(settings, what, display))
 
@@ -180,17 +187,27 @@ class Wanted:
     rules: TextRules
     force: bool
 
+    @property
+    def writes_to_stdout(self) -> bool:
+        """Whether a translation goes to standard output."""
+        return bool(self.texts) or any(job.out is None for job in self.jobs)
+
+
+def _verify_streams(wanted: Wanted) -> None:
+    """Raise ValueError for a stream that is needed, and that whoever started us has closed."""
+    if wanted.writes_to_stdout and sys.stdout is None:
+        raise ValueError("standard output is closed")
+    if sys.stdin is None and any(job.source is None for job in wanted.jobs):
+        raise ValueError("standard input is closed")
+
 
 def _run(settings: Settings, wanted: Wanted, display: Display) -> int:
     """Translate, say how it went, and return the exit code."""
     try:
         with display:
             outcome = asyncio.run(_outcome(settings, wanted, display))
-    except KeyboardInterrupt:
-        goes_on = any(job.out for job in wanted.jobs)
-        advice = "; the same command goes on where it was" if goes_on else ""
-        typer.echo(f"stele: interrupted{advice}", err=True)
-        os._exit(_INTERRUPTED)  # a model that is being loaded is not waited for
+    except KeyboardInterrupt:  # while it was not yet, or not any more, in the loop's hands
+        _interrupted(wanted)
     except (ValueError, OSError) as error:
         raise fail(str(error)) from error
     if len(wanted.jobs) > 1:
@@ -205,7 +222,22 @@ async def _outcome(settings: Settings, wanted: Wanted, display: Display) -> "Out
     from server.file_translation import Outcome, order_of, translate_files, translate_texts
 
     order = order_of(wanted.source, wanted.target, wanted.beams, wanted.rules)
-    if not wanted.texts:
-        return await translate_files(settings, wanted.jobs, order, display, force=wanted.force)
-    await translate_texts(settings, wanted.texts, order, display)
-    return Outcome()
+    try:
+        if not wanted.texts:
+            return await translate_files(settings, wanted.jobs, order, display, force=wanted.force)
+        await translate_texts(settings, wanted.texts, order, display)
+        return Outcome()
+    except asyncio.CancelledError:
+        display.close()
+        _interrupted(wanted)
+
+
+def _interrupted(wanted: Wanted) -> NoReturn:
+    """Say how to go on, and leave at once.
+
+    A thread that loads a model, or reads a terminal, is not waited for.
+    """
+    goes_on = any(job.out for job in wanted.jobs)
+    advice = "; the same command goes on where it was" if goes_on else ""
+    typer.echo(f"stele: interrupted{advice}", err=True)
+    os._exit(_INTERRUPTED)

@@ -14,7 +14,7 @@ from server.errors import InvalidRequest
 from server.preparation import Wishes
 from server.reading import Delta
 from server.results import Result
-from server.routes.shared import Shared, aligned, body_of, verify_present, welcome
+from server.routes.shared import Shared, aligned, body_of, verify_present, warnings_by_text, welcome
 from server.routes.translate_fields import MAX_ALTERNATIVES, DetectRequest, TranslateRequest
 from server.routing import Translation, prepare
 from server.serving import Serving
@@ -106,12 +106,8 @@ def _answer(prepared: Prepared, results: list[Result]) -> dict[str, Any]:
     answer: dict[str, Any] = {"translatedText": one_or_all([result.text for result in results])}
     if fields.source.lower() == "auto":
         answer["detectedLanguage"] = one_or_all([detected_language(r.detected) for r in results])
-    warnings = [
-        warning if isinstance(fields.q, str) else f"text {index}: {warning}"
-        for index, result in enumerate(results)
-        for warning in result.warnings
-    ]
-    if warnings:
+    is_one = isinstance(fields.q, str)
+    if warnings := list(results[0].warnings) if is_one else warnings_by_text(results):
         answer["warnings"] = warnings
     if fields.details:
         answer["details"] = one_or_all([details(result) for result in results])

@@ -1,5 +1,6 @@
 """Which files `stele translate` means, and where their translations go."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -53,6 +54,36 @@ def test_named_files_keep_what_their_folders_do_not_have_in_common(folder: Path)
     assert outs(plan(["in/a.txt"], Place("in", "_de"), None)) == {"in/a.txt": "in/a_de.txt"}
 
 
+def test_a_path_that_goes_up_leads_to_no_other_folder(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(folder / "in/sub")
+    assert outs(plan(["../a.txt", "b.html"], Place("out"), None)) == {
+        "../a.txt": "out/a.txt",
+        "b.html": "out/sub/b.html",
+    }
+
+
+def test_a_linked_file_is_a_file_and_a_linked_folder_is_read_once(folder: Path) -> None:
+    Path("in/other.txt").symlink_to("a.txt")
+    Path("in/again").symlink_to(".")
+    wanted = {"in/a.txt": "out/a.txt", "in/other.txt": "out/other.txt"}
+    assert outs(plan(["in/**/*.txt"], Place("out"), None)) == wanted
+    assert outs(plan(["in", "in/a.txt"], Place("out"), None)).items() >= wanted.items()
+
+
+def test_a_pipe_is_one_source(folder: Path) -> None:
+    os.mkfifo("pipe")
+    assert plan(["pipe"], Place(), "text") == [Job(Path("pipe"), None, "text")]
+
+
+def test_a_name_that_ends_like_the_suffix_is_a_source_unless_its_own_is_there(folder: Path) -> None:
+    Path("in/a.de.txt").write_text("x")
+    Path("in/only.de.txt").write_text("x")
+    jobs = plan(["in/*.txt"], Place(suffix=".de"), None)
+    assert list(outs(jobs)) == ["in/a.txt", "in/only.de.txt"]
+
+
 def test_what_an_earlier_run_wrote_is_no_source(folder: Path) -> None:
     for name in ("a.de.txt", "a.de.txt.partial", "out/a.txt"):
         path = folder / "in" / name
@@ -71,6 +102,7 @@ def test_what_an_earlier_run_wrote_is_no_source(folder: Path) -> None:
         (["in"], Place(), "several files: say where .* --out DIR or --suffix .de"),
         (["in/a.txt", "in/sub/b.html"], Place(), "several files"),
         (["in/d.png"], Place(), "in/d.png: .png is not a supported format; .* --format text"),
+        (["in"], Place("in/d.png"), "in/d.png is a file; --out takes a folder"),
         (["in"], Place("in"), "in/a.txt is a source; it is never overwritten"),
         (["in/a.txt"], Place("in/a.txt"), "in/a.txt is a source"),
         (["other", "in"], Place("out"), "other/a.txt and in/a.txt would both be out/a.txt"),

@@ -36,7 +36,7 @@ def test_terms_are_parted_by_tabs_or_as_csv(tmp_path: Path, content: str) -> Non
         ("a\tb\n\nc\t \n", "terms, line 3: a term is empty"),
         ("a\tb\na\tc\n", "terms, line 2: 'a' has another target above"),
         ("Source,Target\n", "terms, line 1: this is a heading; take it out"),
-        ('a,"b\n', "terms, line "),
+        ('a,b\nc,"d\n', "terms, line 2: unexpected end of data; check its quotes"),
         ("\n \n", "terms holds no terms"),
         (b"a\tb\n\xff\tc\n", "terms, line 2: not UTF-8"),
     ],

@@ -1,10 +1,11 @@
 """What is done is kept, whatever happens then; nothing is taken for done that is not."""
 
+import os
 from pathlib import Path
 
 import pytest
 
-from server.journal import Partial, Record, digest, replace
+from server.journal import Partial, Record, digest, fingerprint, replace
 
 
 def partial(out: Path, key: str = "k") -> Partial:
@@ -26,7 +27,18 @@ def test_what_was_done_is_there_again(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "torn",
-    [b'["c", ', b'["c", []]', b"\0\0\0\n", b'{"a\n["d", []]\n', b'\0\0\0\0\0\0\0\0\0\n["d", []]\n'],
+    [
+        b'["c", ',
+        b'["c", []]',
+        b"\0\0\0\n",
+        b'{"a\n["d", []]\n',
+        b'\0\0\0\0\0\0\0\0\0\n["d", []]\n',
+        b'null\n["d", []]\n',
+        b'{"c": 1, "d": 2}\n["d", []]\n',
+        b'["c", [], []]\n["d", []]\n',
+        b'[1, []]\n["d", []]\n',
+        b'["c", "cut"]\n["d", []]\n',
+    ],
 )
 def test_a_torn_end_is_done_again(tmp_path: Path, torn: bytes) -> None:
     out = tmp_path / "a.txt"
@@ -74,9 +86,7 @@ def test_a_record_knows_what_was_made_from_what_and_is_as_it_was(tmp_path: Path)
     out.write_text("a")
     record = Record(path)
     assert not record.is_own(out)
-    record.add(out, "k")
-    with path.open("ab") as file:
-        file.write(b'{"torn')
+    record.add(out, "k", "a")
     record = Record(path)
     assert record.is_done(out, "k")
     assert not record.is_done(out, "other")
@@ -86,6 +96,59 @@ def test_a_record_knows_what_was_made_from_what_and_is_as_it_was(tmp_path: Path)
     assert not record.is_done(out, "k")
     out.unlink()
     assert not record.is_done(out, "k")
+
+
+def test_a_damaged_record_knows_what_is_whole_and_what_comes_later(tmp_path: Path) -> None:
+    first, second, path = tmp_path / "a.txt", tmp_path / "b.txt", tmp_path / ".record"
+    path.write_bytes(b'\xff\xfe\n{"a": 1}\n{"out": []}\nnull\n')
+    first.write_text("a")
+    second.write_text("b")
+    Record(path).add(first, "k", "a")
+    with path.open("ab") as file:
+        file.write(b'{"torn')
+    Record(path).add(second, "k", "b")
+    assert Record(path).is_done(first, "k")
+    assert Record(path).is_done(second, "k")
+
+
+def test_an_output_that_was_about_to_be_replaced_is_known_as_it_was(tmp_path: Path) -> None:
+    out, record = tmp_path / "a.txt", Record(tmp_path / ".record")
+    out.write_text("old")
+    record.add(out, "k", "old")
+    record.add(out, "k2", "new")
+    assert record.is_own(out)
+    assert not record.is_done(out, "k2")
+
+
+def test_two_do_not_write_one_output_at_a_time(tmp_path: Path) -> None:
+    out = tmp_path / "a.txt"
+    with partial(out) as first:
+        first.add([("a", ())])
+        with pytest.raises(ValueError, match=r"a\.txt\.partial is being written by another stele"):
+            partial(out)
+        first.add([("b", ())])
+    with partial(out) as second:
+        assert [text for text, _ in second.done] == ["a", "b"]
+
+
+def test_a_full_disk_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(_: int) -> None:
+        raise OSError("no space left")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="no space left"):
+        replace(tmp_path / "a.txt", "new")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_other_weights_of_the_same_name_and_size_are_told_apart(tmp_path: Path) -> None:
+    (tmp_path / "sub").mkdir()
+    weights = tmp_path / "model.safetensors"
+    weights.write_bytes(b"a")
+    before = fingerprint(tmp_path)
+    assert fingerprint(tmp_path) == before
+    weights.write_bytes(b"b")
+    assert fingerprint(tmp_path) != before
 
 
 def test_digests_tell_values_apart() -> None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,12 +14,13 @@ import pytest
 from typer.testing import CliRunner, Result
 
 import server.batch
-from model import Model
+from model import BUNDLED, Model
 from server.app import load_into
 from server.batch import Batch, Order
 from server.cli import app
 from server.files import RECORD
 from server.journal import Partial
+from server.progress import Display
 from server.results import Result as Translated
 from server.serving import Serving
 
@@ -222,6 +224,85 @@ def test_interrupted_work_ends_in_one_line_that_says_how_to_go_on(folder: Path) 
     assert not Path("b.txt").exists()
 
 
+def test_an_interruption_does_not_wait_for_what_somebody_may_type(folder: Path) -> None:
+    told = (
+        "import sys; import server.file_translation as it; from server.cli import main; "
+        "read = it._content; say = lambda: print('reading', file=sys.stderr, flush=True); "
+        "it._content = lambda job: say() or read(job); sys.argv[1:] = ['translate']; main()"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", told],
+        env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+        stdin=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    ) as running:
+        assert running.stdin
+        assert running.stderr
+        assert running.stderr.readline() == "reading\n"
+        running.send_signal(signal.SIGINT)
+        try:
+            assert running.wait(timeout=30) == 130
+        finally:
+            running.kill()
+        assert running.stderr.read() == "stele: interrupted\n"
+
+
+@pytest.mark.parametrize(("stream", "name"), [(0, "input"), (1, "output")])
+def test_a_stream_that_is_closed_is_named(folder: Path, stream: int, name: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "server", "translate"],
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: os.close(stream),
+    )
+    assert (done.returncode, done.stderr) == (2, f"stele: standard {name} is closed\n")
+
+
+def test_texts_are_read_in_the_format_that_is_named(folder: Path) -> None:
+    text = '<p translate="no">It is raining.</p>'
+    assert to_german("--text", text, "--format", "html").stdout == f"{text}\n"
+    assert "It is" not in to_german("--text", text).stdout
+    assert "--text is text or html" in refused("--text", text, "--format", "srt")
+
+
+def test_what_another_model_of_the_same_name_has_made_is_made_again(folder: Path) -> None:
+    _file("a.txt", "I am tired.\n")
+    shutil.copytree(BUNDLED, "model")
+    command = ["a.txt", "--out", "out/", "--model", "model"]
+    assert to_german(*command).exit_code == 0
+    record = Path("out", RECORD)
+    assert to_german(*command).exit_code == 0
+    assert len(record.read_bytes().splitlines()) == 1
+    Path("model/another").write_text("file")
+    assert to_german(*command).exit_code == 0
+    assert len(record.read_bytes().splitlines()) == 2
+
+
+def test_an_output_that_is_no_file_is_left_alone(folder: Path) -> None:
+    _file("a.txt", "I am tired.\n")
+    os.mkfifo("pipe")  # or a device, which root would replace by a file for everyone
+    line = refused("a.txt", "--out", "pipe", "--force", code=1)
+    assert line == "stele: a.txt: pipe is there already, and no file"
+    assert Path("pipe").is_fifo()
+
+
+def test_a_file_that_is_gone_takes_no_other_down(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Path("in").mkdir()
+    for name in ("in/a.txt", "in/b.txt"):
+        _file(name, "I am tired.\n")
+    monkeypatch.setattr(Display, "loading", lambda _: Path("in/a.txt").unlink())
+    done = to_german("in", "--out", "out")
+    assert done.exit_code == 1
+    summary, failure = done.stderr.splitlines()
+    assert summary == "stele: 1 translated, 1 failed"
+    assert "in/a.txt" in failure
+
+
 def test_a_mistake_is_one_line(folder: Path) -> None:
     _file("a.txt", "I am tired.")
     assert refused("none.txt") == "stele: none.txt does not exist"
@@ -232,6 +313,8 @@ def test_a_mistake_is_one_line(folder: Path) -> None:
     assert refused("a.txt", "--glossary", glossary).startswith(
         "stele: terms.tsv, line 2: 1 columns"
     )
+    many = _file("many.tsv", "".join(f"{number}\tx\n" for number in range(1001)))
+    assert refused("a.txt", "--glossary", many).startswith("stele: 1001 glossary entries")
     assert "No such file" in refused("a.txt", "--glossary", "none.tsv")
     assert "--beams 65 needs --slots 65 or more" in refused("a.txt", "--beams", "65")
 
