@@ -28,6 +28,9 @@ _SIGNS = {  # signs that may become one another
 }
 _COPIED = 0.5  # attention from which on a word that looks like a stand-in is one, misspelt
 
+_CODE = re.compile(r"[A-Z0-9]{2,}(?:-[A-Z0-9]+)*-?")  # as stand-ins are written
+_STUTTER = re.compile(r"(?:-?(?:[A-Z][A-Z0-9]|[0-9])[A-Z0-9]*(?![^\W\d_A-Z]))+")
+
 
 @dataclass(frozen=True, slots=True)
 class Restored:
@@ -87,6 +90,7 @@ class _Restorer:
         ranges = token_ranges(source, masked.text)
         self._attention = Attention(target, ranges, self._words, weights)
         self._signs = _signs(masked.text, self._words)
+        self._sent = _without_stand_ins(masked).casefold()
 
     def restored(self) -> Restored:
         pieces = list(self._pieces(self._occurrences()))
@@ -95,6 +99,7 @@ class _Restorer:
         missing = [i for i in range(len(self._masked.stand_ins)) if i not in present]
         for number in missing:
             self._insert(pieces, number)
+        pieces = self._without_remains(pieces)
         stand_ins = self._masked.stand_ins
         return Restored(self._joined(pieces), tuple(stand_ins[i].text for i in missing))
 
@@ -109,7 +114,40 @@ class _Restorer:
             rows = [self._attention.row(*place) for place in places]
             best = max(range(len(rows)), key=lambda i: rows[i][self._own[number]], default=None)
             found |= {place: number if i == best else None for i, place in enumerate(places)}
-        return found
+        return {self._with_remains(place, found): number for place, number in found.items()}
+
+    def _with_remains(self, place: Range, others: Iterable[Range]) -> Range:
+        """Return where a stand-in ends with what a model stuttered behind it: `-BX-BX`."""
+        start, end = place
+        match = _STUTTER.match(self._target, end)
+        if match is None or not self._is_of_stand_ins(match[0]):
+            return place
+        following = min((other[0] for other in others if other[0] >= end), default=match.end())
+        return start, min(match.end(), following)
+
+    def _without_remains(self, pieces: Sequence[_Piece]) -> list[_Piece]:
+        """Drop words that are but pieces of stand-ins, which a model made of them besides."""
+        kept: list[_Piece] = []
+        for piece in pieces:
+            if self._is_remains(piece):
+                if kept and kept[-1].row is None:
+                    kept.pop()
+                continue
+            kept.append(piece)
+        return kept
+
+    def _is_remains(self, piece: _Piece) -> bool:
+        if piece.row is None or piece.stand_in is not None or not _CODE.fullmatch(piece.text):
+            return False
+        most = max(range(len(piece.row)), key=piece.row.__getitem__, default=None)
+        return most in self._own and self._is_of_stand_ins(piece.text)
+
+    def _is_of_stand_ins(self, text: str) -> bool:
+        """Whether `text` is made of stand-ins' letters, and nothing that was sent."""
+        codes = [each.surrogate for each in self._masked.stand_ins]
+        pairs = {code[i : i + 2] for code in codes for i in range(len(code) - 1)}
+        is_alike = any(pair in text for pair in pairs) or {*text} <= {"-", *"".join(codes)}
+        return is_alike and text.casefold() not in self._sent
 
     def _pieces(self, occurrences: dict[Range, int | None]) -> Iterator[_Piece]:
         """Cut the target into words, signs, white space and stand-ins; drop those too many."""
@@ -245,6 +283,14 @@ def _search(text: str, surrogate: str, taken: Iterable[Range]) -> list[Range]:
 
 def _overlaps(place: Range, others: Iterable[Range]) -> bool:
     return any(place[0] < end and start < place[1] for start, end in others)
+
+
+def _without_stand_ins(masked: Masked) -> str:
+    text, read = "", 0
+    for each in masked.stand_ins:
+        text += masked.text[read : each.start] + " "
+        read = each.end
+    return text + masked.text[read:]
 
 
 def _source_words(masked: Masked) -> list[Range]:

@@ -66,6 +66,25 @@ def test_a_stand_in_is_found_within_a_word_and_in_other_case(target: str, text: 
     assert translated(marked("This is {a}."), target, []) == Restored(text)
 
 
+@pytest.mark.parametrize(
+    ("target", "text"),
+    [
+        ("Das ist X7-X7-X77-Buch.", "Das ist {a}-Buch."),  # stuttered behind it
+        ("Das ist X777 Buch.", "Das ist {a} Buch."),
+        ("Das ist X7 X77 Buch.", "Das ist {a} Buch."),  # a word of nothing else
+        ("Das ist X7-USB Buch.", "Das ist {a}-USB Buch."),  # of other letters
+        ("Das ist X7-Buch, X.", "Das ist {a}-Buch, X."),  # may be anything
+    ],
+)
+def test_what_a_model_stutters_of_a_stand_in_goes_with_it(target: str, text: str) -> None:
+    links = [(i, 2) for i in range(len(target.split()))]
+    assert translated(marked("This is {a} book."), target, links).text == text
+
+
+def test_what_the_source_says_itself_is_no_stutter() -> None:
+    assert translated(marked("The {a}-USB X1"), "Das X7-USB X1", []).text == "Das {a}-USB X1"
+
+
 def test_of_several_occurrences_the_best_attended_stays() -> None:
     result = translated(marked("See {a} now"), "X7 sieht X7 X7", [(2, 1), (0, 0)])
     assert result == Restored("sieht {a}")
