@@ -48,7 +48,7 @@ def translated(
     *,
     rules: TextRules = PLAIN,
     max_beams: int = 8,
-    fields: Mapping[str, float | str] = MappingProxyType({}),
+    fields: Mapping[str, object] = MappingProxyType({}),
 ) -> tuple[list[Delta], Result]:
     async def run() -> tuple[list[Delta], Result]:
         translator = build(runner, max_beams=max_beams)
@@ -97,7 +97,7 @@ def test_what_the_model_copies_is_not_forced() -> None:
     ("max_beams", "fields"), [(1, {}), (8, {"temperature": 1.0}), (8, {"max_new_tokens": 2})]
 )
 def test_where_nothing_can_be_forced_it_is_in_the_text_and_a_warning_says_so(
-    max_beams: int, fields: dict[str, float | str]
+    max_beams: int, fields: dict[str, object]
 ) -> None:
     _, result = translated("is {name} here?", Forgetful(), max_beams=max_beams, fields=fields)
     assert result.text.count("{name}") == 1
@@ -114,9 +114,7 @@ def test_a_search_that_fails_costs_a_warning_and_not_the_text() -> None:
 
 def test_what_the_prefix_says_already_is_not_said_again() -> None:
     runner = Forgetful()
-    fields: dict[str, float | str] = {
-        "target_prefix": "so CD"
-    }  # as the fake's vocabulary can write it
+    fields = {"target_prefix": "so CD"}  # as the fake's vocabulary can write it
     rules = TextRules(protected=("CD",))
     _, result = translated("so CD is here.", runner, rules=rules, fields=fields)
     assert (result.text.count("CD"), result.text.count("X"), result.warnings) == (1, 0, ())
@@ -151,7 +149,7 @@ def test_the_usage_and_finish_are_those_of_the_text_that_was_taken() -> None:
 @pytest.mark.parametrize("limit", [0, 10**9])
 @pytest.mark.parametrize("fields", [{}, {"stop": ["her"]}, {"num_beams": 2}])
 def test_what_is_long_is_put_together_on_a_thread_and_is_the_same(
-    limit: int, fields: dict[str, float | str], monkeypatch: pytest.MonkeyPatch
+    limit: int, fields: dict[str, object], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     threads = set[bool]()
 
