@@ -63,7 +63,7 @@ async def models(shared: Shared) -> dict[str, Any]:
 @router.get("/v1/models/{name:path}", summary="One of the loaded models")
 async def model(name: str, request: Request, shared: Shared) -> dict[str, Any]:
     """Describe one model as the list does."""
-    request.state.dialect = "openai"
+    request.state.dialect, request.state.outcome = "openai", None  # no probe: a refusal is one
     (translator,) = shared.candidates(name)
     return _described(translator.card)
 

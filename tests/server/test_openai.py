@@ -179,12 +179,15 @@ def test_the_same_seed_gives_the_same_text(client: openai.OpenAI) -> None:
     assert len({sampled(seed) for seed in range(4)}) > 1
 
 
-def test_its_client_lists_models(client: openai.OpenAI) -> None:
+def test_its_client_lists_models(client: openai.OpenAI, live: Live) -> None:
     (listed,) = client.models.list().data
     assert (listed.id, listed.object) == ("en-de", "model")
     assert client.models.retrieve("en-de") == listed
+    counted = {"route": "/v1/models/{name:path}", "outcome": "invalid"}
+    before = live.metric("requests_total", **counted)
     with pytest.raises(openai.NotFoundError, match="loaded: en-de"):
         client.models.retrieve("gpt-3.5-turbo-instruct")
+    live.wait_until(lambda: live.metric("requests_total", **counted) == before + 1)
 
 
 def test_its_client_sees_errors_as_its_own(client: openai.OpenAI) -> None:
