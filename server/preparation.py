@@ -1,8 +1,8 @@
 """What a request asks of one model, verified once: from its fields and wishes to readers."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, cached_property
 
 from model import Card, DecodingOptions, Prompt, Tokenizer
 from server.decoding_fields import DecodingFields, Demand
@@ -63,7 +63,12 @@ class Preparation:
         self._prefix = _prefix(tokenizer, fields.target_prefix)
         self._forced = self._forced_token(tokenizer)
         self._options = cache(self._options_of)  # sentences of one length share them
-        self._writes = cache(lambda text: tokenizer.encode_inside(text) is not None)
+
+    @cached_property
+    def _writes(self) -> Callable[[str], bool]:
+        """Whether the vocabulary can write a text; most requests do not ask."""
+        encode = self._tokenizer.encode_inside
+        return cache(lambda text: encode(text) is not None)
 
     def translation(self, segment: Segment, source: str, target: str) -> Reader:
         """Return what follows the translation of a segment; raises TooLarge for a long one."""
