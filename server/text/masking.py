@@ -4,12 +4,11 @@ A glossary's terms too: where a term itself, or the source's word, stands in the
 targets hold the term once.
 """
 
+from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain, count, groupby, islice
 
-from server.text import references
-from server.text.nesting import pairs
 from server.text.segments import Segment, Span, Tag
 
 # Those that the bundled model copies best, and mixes up least where several are in a sentence:
@@ -52,11 +51,6 @@ class Masked:
     tags: tuple[Tag, ...]
     escapes: bool
 
-    @property
-    def phrases(self) -> tuple[str, ...]:
-        """What the target must hold, for a search that can be told so."""
-        return tuple(each.surrogate for each in self.stand_ins)
-
 
 def mask(segment: Segment, writes: Callable[[str], bool]) -> Masked:
     """Put stand-ins in place of a segment's spans.
@@ -64,8 +58,8 @@ def mask(segment: Segment, writes: Callable[[str], bool]) -> Masked:
     Args:
         writes: whether the model's vocabulary can read and write a text.
     """
-    spans, tags = _without_inner_tags(segment)
-    spans = _joined(spans, tags)
+    tags = _beside(segment)
+    spans = _joined(segment.spans, tags)
     codes = _codes(segment.text, writes)
     text, stand_ins, read = "", list[StandIn](), 0
     for span in spans:
@@ -110,53 +104,14 @@ def _joined(spans: Sequence[Span], tags: Sequence[Tag]) -> list[Span]:
     return found
 
 
-def _without_inner_tags(segment: Segment) -> tuple[list[Span], list[Tag]]:
-    """Let the text of a span hold the tags within it; those that cannot stand behind it."""
-    tags, spans = list(segment.tags), list(segment.spans)
-    if not tags or not spans:
-        return spans, tags
-    closes = pairs([(tag.kind, tag.name) for tag in tags])
-    partners = closes | {close: start for start, close in closes.items()}
-    dropped: set[int] = set()
-    for number, span in enumerate(spans):
-        inner = [i for i, tag in enumerate(tags) if span.start < tag.at < span.end]
-        held = _held(inner, span, tags, partners)
-        if held and (raw := _with_tags(span, segment, tags[held.start : held.stop])):
-            spans[number] = replace(span, text=raw)
-            dropped |= set(held)
-        else:
-            for i in inner:
-                tags[i] = replace(tags[i], at=span.end)
-    return spans, [tag for i, tag in enumerate(tags) if i not in dropped]
-
-
-def _held(inner: list[int], span: Span, tags: list[Tag], partners: dict[int, int]) -> range:
-    """Return the tags within a span and those that belong to them; none if one is elsewhere."""
-    if not inner:
-        return range(0)
-    first, last, seen = inner[0], inner[-1], range(0)
-    while seen != range(first, last + 1):
-        seen = range(first, last + 1)
-        for i in seen:
-            partner = partners.get(i, i)
-            is_alone = partner == i and tags[i].kind != "void"
-            if is_alone or not span.start <= tags[partner].at <= span.end:
-                return range(0)
-            first, last = min(first, partner), max(last, partner)
-    return seen
-
-
-def _with_tags(span: Span, segment: Segment, tags: Sequence[Tag]) -> str:
-    """Return the span's text with tags in it; empty where it is another text than the source's."""
-    source = segment.text[span.start : span.end]
-    if span.text not in (source, references.written(source)):
-        return ""
-    writes = references.written if span.text != source else str
-    raw, read = "", span.start
-    for tag in tags:
-        raw += writes(segment.text[read : tag.at]) + tag.raw
-        read = tag.at
-    return raw + writes(segment.text[read : span.end])
+def _beside(segment: Segment) -> list[Tag]:
+    """Return the tags; those within a span, which `protect` leaves none of, stand behind it."""
+    tags, starts = list(segment.tags), [span.start for span in segment.spans]
+    for number, tag in enumerate(tags if starts else ()):
+        span = segment.spans[bisect_left(starts, tag.at) - 1]
+        if span.start < tag.at < span.end:
+            tags[number] = replace(tag, at=span.end)
+    return tags
 
 
 def _moved(tags: Sequence[Tag], spans: Sequence[Span], stand_ins: Sequence[StandIn]) -> list[Tag]:
